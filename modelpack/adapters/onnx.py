@@ -1,0 +1,385 @@
+"""ONNX files: describe and run them, clean them, quantize them with ONNX Runtime."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.defs
+from google.protobuf.message import DecodeError, Message
+
+from modelpack.artifact import ModelRef
+from modelpack.dependencies import versions
+from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
+from modelpack.samples import read_cases, write_cases
+from modelpack.signature import Dim, DType, Signature, TensorSpec, requested
+from modelpack.steps import Description, RunResult, StepOptions, StepResult
+
+_DTYPES = {
+    onnx.TensorProto.BOOL: DType.BOOL,
+    onnx.TensorProto.INT8: DType.INT8,
+    onnx.TensorProto.INT16: DType.INT16,
+    onnx.TensorProto.INT32: DType.INT32,
+    onnx.TensorProto.INT64: DType.INT64,
+    onnx.TensorProto.UINT8: DType.UINT8,
+    onnx.TensorProto.UINT16: DType.UINT16,
+    onnx.TensorProto.UINT32: DType.UINT32,
+    onnx.TensorProto.UINT64: DType.UINT64,
+    onnx.TensorProto.FLOAT16: DType.FLOAT16,
+    onnx.TensorProto.BFLOAT16: DType.BFLOAT16,
+    onnx.TensorProto.FLOAT: DType.FLOAT32,
+    onnx.TensorProto.DOUBLE: DType.FLOAT64,
+    onnx.TensorProto.STRING: DType.STRING,
+}
+
+# Domains whose ops ONNX Runtime brings without a schema in the onnx package.
+_RUNTIME_DOMAINS = {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"}
+
+# protobuf refuses messages of 2 GiB and more; larger models keep weights beside the file.
+EXTERNAL_DATA_BYTES = 1_900_000_000
+
+
+def describe(ref: ModelRef) -> Description:
+    """Describe an ONNX file from its graph; weights are not loaded.
+
+    Raises:
+        InputError: no readable ONNX model, or its inputs and outputs are not all tensors.
+        UnsupportedOpsError: it holds ops that are in no known op set.
+    """
+    model = load(ref.path, weights=False)
+    _check_ops(model)
+    graph = model.graph
+    initialized = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initialized]
+    native = Signature(
+        tuple(map(_spec, _unique(inputs))), tuple(map(_spec, _unique(list(graph.output))))
+    )
+    signature = requested(native, ref.inputs, ref.outputs)
+    bound = zip((*signature.inputs, *signature.outputs), (*inputs, *graph.output), strict=True)
+    return Description(
+        signature=signature,
+        framework="onnx",
+        versions=versions("onnx", "onnxruntime"),
+        ops=dict(sorted(Counter(node.op_type for node in all_nodes(model)).items())),
+        parameters=sum(_count(tensor) for tensor in graph.initializer),
+        precision=_precision(model),
+        opset={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        bindings={spec.name: value.name for spec, value in bound},
+        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        sidecars=_external_files(model),
+    )
+
+
+def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
+    """Run the file in ONNX Runtime on the CPU, in one thread.
+
+    Raises:
+        InputError: ONNX Runtime cannot load the file.
+    """
+    import onnxruntime
+
+    assert ref.signature is not None
+    session = _session(ref)
+    names = [item.name for item in session.get_inputs()]
+    wanted = [item.name for item in session.get_outputs()]
+    feed_of = _bound(ref.signature.inputs, names)
+    output_of = _bound(ref.signature.outputs, wanted)
+    results = []
+    feeds = [
+        {feed_of[name]: array for name, array in case.items()}
+        for case in read_cases(Path(cases), ref.signature.inputs)
+    ]
+    for feed in feeds:
+        values = dict(zip(wanted, session.run(wanted, feed), strict=True))
+        results.append({name: np.asarray(values[native]) for name, native in output_of.items()})
+    write_cases(Path(outputs), results)
+    times = []
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        session.run(wanted, feeds[0])
+        times.append((time.perf_counter() - begin) * 1e3)
+    return RunResult(
+        f"onnxruntime {onnxruntime.__version__}", statistics.median(times) if times else None
+    )
+
+
+def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
+    """Check an ONNX file and write it cleaned, with the signature's names and dims.
+
+    Documentation strings, metadata, unused initializers and initializers listed as inputs
+    go; names of dimensions, inputs and outputs become the signature's. Numbers stay.
+
+    Raises:
+        InputError: the file does not pass `onnx.checker`.
+        ConversionError: another opset was asked for, and onnx cannot convert to it.
+    """
+    assert source.signature is not None
+    model = load(source.path)
+    if options.opset is not None:
+        model = _with_opset(model, options.opset)
+    apply_signature(model, source.signature)
+    clean(model)
+    save(model, Path(target))
+    return StepResult(tools=versions("onnx"))
+
+
+def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Load an ONNX file.
+
+    Raises:
+        InputError: the file is damaged, or its external data is missing.
+    """
+    try:
+        model = onnx.load(path, load_external_data=weights)
+    except DecodeError:
+        raise InputError(f"'{path.name}' is truncated or damaged: no ONNX model in it") from None
+    except (OSError, onnx.checker.ValidationError, ValueError) as error:
+        raise InputError(f"cannot read '{path.name}': {_first_line(error)}") from None
+    if not model.HasField("graph") or not model.graph.output:
+        raise InputError(f"'{path.name}' is truncated or damaged: it has no graph")
+    return model
+
+
+def save(model: onnx.ModelProto, target: Path) -> None:
+    """Check and write a model; weights go to ``<target>.data`` when it is too big for one file.
+
+    Raises:
+        ConversionError: the model is not valid ONNX.
+    """
+    large = model.ByteSize() > EXTERNAL_DATA_BYTES
+    data = target.name + ".data"
+    onnx.save(model, target, save_as_external_data=large, location=data if large else None)
+    try:
+        onnx.checker.check_model(target, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        target.unlink()
+        raise ConversionError(f"the model is not valid ONNX: {_first_line(error)}") from None
+
+
+def clean(model: onnx.ModelProto) -> None:
+    """Remove, in place, what does not bear on the numbers and may name files of this machine."""
+    _scrub(model)
+    graph = model.graph
+    used = {name for node in all_nodes(model) for name in node.input}
+    used |= {output.name for output in graph.output}
+    _keep(graph.initializer, [item for item in graph.initializer if item.name in used])
+    initialized = {item.name for item in graph.initializer}
+    _keep(graph.input, [item for item in graph.input if item.name not in initialized])
+
+
+def apply_signature(model: onnx.ModelProto, signature: Signature) -> None:
+    """Rename, in place, inputs, outputs and dynamic dims as the signature has them, by position."""
+    graph = model.graph
+    initialized = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initialized]
+    renames: dict[str, str] = {}
+    dims: dict[str, str] = {}
+    pairs = [
+        *zip(signature.inputs, inputs, strict=True),
+        *zip(signature.outputs, graph.output, strict=True),
+    ]
+    for spec, value in pairs:
+        renames[value.name] = spec.name
+        for dim, proto in zip(spec.shape or (), value.type.tensor_type.shape.dim, strict=False):
+            if isinstance(dim, str):
+                dims[proto.dim_param] = dim
+                proto.dim_param = dim
+            elif isinstance(dim, int):
+                proto.dim_value = dim
+    _rename_values(model, {old: new for old, new in renames.items() if old != new})
+    for value in graph.value_info:
+        for proto in value.type.tensor_type.shape.dim:
+            if proto.dim_param:
+                proto.dim_param = dims.get(proto.dim_param, proto.dim_param)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node: of the graph, of subgraphs and of the model's own functions."""
+    pending: list[Iterable[onnx.NodeProto]] = [model.graph.node]
+    pending.extend(function.node for function in model.functions)
+    while pending:
+        for node in pending.pop():
+            yield node
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    pending.append(attribute.g.node)
+                pending.extend(graph.node for graph in attribute.graphs)
+
+
+def _session(ref: ModelRef) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            ref.location, settings, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime raises a class per status code, with no base
+        raise InputError(
+            f"ONNX Runtime cannot load '{ref.path.name}': {_first_line(error)}"
+        ) from None
+
+
+def _bound(specs: tuple[TensorSpec, ...], names: list[str]) -> dict[str, str]:
+    """Map signature names to the file's: by name where all are known, else by position."""
+    if {spec.name for spec in specs} <= set(names):
+        return {spec.name: spec.name for spec in specs}
+    return {spec.name: name for spec, name in zip(specs, names, strict=True)}
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise InputError(f"'{value.name}' is a {kind or 'value of unknown type'}, not a tensor")
+    tensor = value.type.tensor_type
+    dtype = _DTYPES.get(tensor.elem_type)
+    if dtype is None:
+        name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise InputError(f"'{value.name}' has the element type {name}, which is not supported")
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(map(_dim, tensor.shape.dim))
+    return TensorSpec(value.name, dtype, shape)
+
+
+def _dim(proto: onnx.TensorShapeProto.Dimension) -> Dim:
+    if proto.HasField("dim_value"):
+        return int(proto.dim_value) if proto.dim_value >= 0 else None
+    name = proto.dim_param
+    # Exporters also write formulas ("2*batch") and generated marks here: not names to keep.
+    return name if name.isascii() and name.isidentifier() else None
+
+
+def _unique(values: list[onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
+    """Copies whose names a `TensorSpec` takes; ONNX itself allows any text."""
+    taken: set[str] = set()
+    result = []
+    for value in values:
+        copy = onnx.ValueInfoProto()
+        copy.CopyFrom(value)
+        name = "".join(
+            char if char.isascii() and (char.isalnum() or char in "_.:/-") else "_"
+            for char in value.name
+        )
+        name = name if name[:1].isalpha() or name[:1] == "_" else f"_{name}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        copy.name = name
+        result.append(copy)
+    return result
+
+
+def _check_ops(model: onnx.ModelProto) -> None:
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opsets.setdefault("", opsets.get("ai.onnx", 1))
+    own = {(function.domain, function.name) for function in model.functions}
+    unknown: dict[str, list[str]] = {}
+    for node in all_nodes(model):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if (node.domain, node.op_type) in own or domain in _RUNTIME_DOMAINS:
+            continue
+        if not onnx.defs.has(node.op_type, opsets.get(domain, 1), domain):
+            label = f"{domain}::{node.op_type}" if domain else node.op_type
+            unknown.setdefault(label, []).append(node.name or (node.output or ["?"])[0])
+    if unknown:
+        lines = [f"{op} ({', '.join(nodes)})" for op, nodes in sorted(unknown.items())]
+        raise UnsupportedOpsError(
+            "the model holds ops that no known op set has: " + "; ".join(lines),
+            hint="ops of ai.onnx, ai.onnx.ml and com.microsoft are known",
+        )
+
+
+def _with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except Exception as error:  # the C++ converter raises RuntimeError and others
+        raise ConversionError(
+            f"onnx cannot convert the model to opset {opset}: {_first_line(error)}"
+        ) from None
+
+
+def _precision(model: onnx.ModelProto) -> str:
+    sizes: Counter[str] = Counter()
+    for tensor in model.graph.initializer:
+        dtype = _DTYPES.get(tensor.data_type)
+        if dtype is not None and (dtype.is_float or dtype in {DType.INT8, DType.UINT8}):
+            sizes[dtype.value] += _count(tensor)
+    return sizes.most_common(1)[0][0] if sizes else "float32"
+
+
+def _count(tensor: onnx.TensorProto) -> int:
+    return int(np.prod(list(tensor.dims), dtype=np.int64)) if tensor.dims else 1
+
+
+def _external_files(model: onnx.ModelProto) -> tuple[str, ...]:
+    found = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return tuple(sorted(found))
+
+
+def _scrub(message: Message) -> None:
+    """Clear documentation and metadata at every depth: exporters write stack traces there."""
+    for field, value in message.ListFields():
+        if field.name in {"metadata_props", "doc_string"}:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                _scrub(part)
+
+
+def _keep(items: Any, kept: list[Any]) -> None:
+    copies = []
+    for item in kept:
+        copy = type(item)()
+        copy.CopyFrom(item)
+        copies.append(copy)
+    del items[:]
+    items.extend(copies)
+
+
+def _rename_values(model: onnx.ModelProto, renames: dict[str, str]) -> None:
+    """Rename values everywhere in the main graph; a value that stood in the way gets ``_``."""
+    if not renames:
+        return
+    graph = model.graph
+    taken = {name for node in all_nodes(model) for name in (*node.input, *node.output)}
+    taken |= {item.name for item in (*graph.input, *graph.output, *graph.initializer)}
+    for wanted in set(renames.values()) & (taken - set(renames)):
+        spare = wanted
+        while spare in taken:
+            spare += "_"
+        taken.add(spare)
+        renames[wanted] = spare
+    inputs = {item.name for item in graph.input}
+    passed = [item.name for item in graph.output if item.name in inputs]
+    if passed:
+        raise ConversionError(
+            f"the model returns its input '{passed[0]}' unchanged, so the output cannot have "
+            "a name of its own"
+        )
+    for node in all_nodes(model):
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = renames.get(name, name)
+    for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        item.name = renames.get(item.name, item.name)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,288 @@
+"""Models on disk: which format a file is, how to refer to it, and what was made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from modelpack.errors import InputError
+from modelpack.parity import ParityReport, unverified
+from modelpack.signature import Signature, TensorSpec
+
+MANIFEST_NAME = "modelpack.yaml"
+
+
+class Encoding(StrEnum):
+    """How a file or directory is written, told from its content."""
+
+    KERAS_ZIP = "keras"
+    HDF5 = "h5"
+    TORCH_EXPORT = "pt2"
+    TORCH_SAVE = "torch-save"
+    TORCHSCRIPT = "torchscript"
+    SKOPS = "skops"
+    PICKLE = "pickle"
+    PYTHON = "python"
+    ONNX = "onnx"
+    TFLITE = "tflite"
+    SAVEDMODEL = "savedmodel"
+    SAFETENSORS = "safetensors"
+    MODELPACK = "modelpack"
+    ARCHIVE = "archive"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model that a worker can load: where it is and what the user said about it.
+
+    Attributes:
+        format: the framework or artifact format: a node of the conversion graph
+            (``keras``, ``torch``, ``sklearn``, ``onnx``, ``tflite``, ``savedmodel``), or
+            empty while a Python reference has not been resolved.
+        encoding: how the file is written.
+        location: absolute path, or a Python reference ``module:attribute``.
+        weights: absolute path of a state dict for a Python reference; empty for none.
+        trusted: whether loading may run code that the file contains.
+        inputs: input specs the user gave.
+        outputs: output names the user gave, in order.
+        signature: the signature in force, once it is known; positions correspond to the
+            model's own inputs and outputs.
+    """
+
+    format: str
+    encoding: Encoding
+    location: str
+    weights: str = ""
+    trusted: bool = False
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[str, ...] = ()
+    signature: Signature | None = None
+
+    @property
+    def path(self) -> Path:
+        """The location as a path."""
+        return Path(self.location)
+
+    @property
+    def display(self) -> str:
+        """A short name for messages: the file's name, or the Python reference."""
+        return self.location if self.encoding is Encoding.PYTHON else self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One converter of a route as it was run: names, versions and options, no paths."""
+
+    converter: str
+    tools: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How a quantized artifact was made and what it cost.
+
+    Attributes:
+        scheme: dynamic-int8, static-int8 or float16.
+        of: path of the float artifact it was made from.
+        calibration_samples: rows used for calibration; 0 when the scheme needs none.
+        size_ratio: size over the float artifact's size.
+        metric: name of the accuracy metric; empty without labelled data.
+        reference_metric: the float artifact's value of the metric.
+        candidate_metric: the quantized artifact's value of the metric.
+    """
+
+    scheme: str
+    of: str
+    calibration_samples: int = 0
+    size_ratio: float = 1.0
+    metric: str = ""
+    reference_metric: float | None = None
+    candidate_metric: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One model in one format, as the manifest records it.
+
+    Attributes:
+        path: relative to the manifest, with ``/`` between parts.
+        format: onnx, tflite or savedmodel.
+        digest: ``sha256:`` and the hex digest of the file, or of the sorted listing
+            ``<hex digest>  <relative path>\\n`` of a directory or of several files.
+        size: bytes, all files together.
+        precision: element type of the weights (``float32``, ``int8``, ...).
+        signature: name of the signature it implements.
+        opset: op set versions by domain.
+        steps: the route, as it was run.
+        bindings: the artifact's own tensor name for each signature name.
+        fixed_dims: dynamic dimensions that this format could only hold at one size.
+        sidecars: further files that belong to it (external data), relative as ``path``.
+        parity: the verdict against the source.
+        quantization: present when the artifact was quantized.
+    """
+
+    path: str
+    format: str
+    digest: str
+    size: int
+    precision: str = "float32"
+    signature: str = "serving_default"
+    opset: dict[str, int] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    bindings: dict[str, str] = field(default_factory=dict)
+    fixed_dims: dict[str, int] = field(default_factory=dict)
+    sidecars: tuple[str, ...] = ()
+    parity: ParityReport = field(default_factory=lambda: unverified("not compared"))
+    quantization: Quantization | None = None
+
+
+# --- digests -------------------------------------------------------------------------
+
+
+def files_of(path: Path, sidecars: tuple[str, ...] = ()) -> Iterator[tuple[str, Path]]:
+    """Yield (relative name, path) of each file of an artifact, in a stable order."""
+    if path.is_dir():
+        for item in sorted(path.rglob("*"), key=lambda entry: entry.relative_to(path).as_posix()):
+            if item.is_file():
+                yield item.relative_to(path).as_posix(), item
+        return
+    yield path.name, path
+    for name in sidecars:
+        yield name, path.parent / name
+
+
+def digest_file(path: Path) -> str:
+    """Return ``sha256:<hex>`` of a file."""
+    with path.open("rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def measure(path: Path, sidecars: tuple[str, ...] = ()) -> tuple[str, int]:
+    """Return the digest and the size in bytes of an artifact (see `Artifact.digest`)."""
+    files = list(files_of(path, sidecars))
+    size = sum(file.stat().st_size for _, file in files)
+    if not path.is_dir() and not sidecars:
+        return digest_file(path), size
+    listing = "".join(f"{digest_file(file)[7:]}  {name}\n" for name, file in files)
+    return "sha256:" + hashlib.sha256(listing.encode()).hexdigest(), size
+
+
+# --- detection -----------------------------------------------------------------------
+
+FORMAT_OF_ENCODING = {
+    Encoding.KERAS_ZIP: "keras",
+    Encoding.HDF5: "keras",
+    Encoding.TORCH_EXPORT: "torch",
+    Encoding.TORCH_SAVE: "torch",
+    Encoding.TORCHSCRIPT: "torch",
+    Encoding.SKOPS: "sklearn",
+    Encoding.PICKLE: "sklearn",
+    Encoding.PYTHON: "",
+    Encoding.ONNX: "onnx",
+    Encoding.TFLITE: "tflite",
+    Encoding.SAVEDMODEL: "savedmodel",
+}
+
+# Leading bytes of the compressions joblib writes (zlib, gzip, bzip2, xz, lzma, lz4).
+_COMPRESSED = (b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18")
+_PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib"}
+
+
+def detect(path: Path) -> Encoding:
+    """Tell how a model on disk is written, from its content; nothing is loaded.
+
+    Raises:
+        InputError: there is nothing at the path, or it is no kind of model known here.
+    """
+    try:
+        if path.is_dir():
+            return _detect_directory(path)
+        with path.open("rb") as stream:
+            head = stream.read(512)
+            size = os.fstat(stream.fileno()).st_size
+    except FileNotFoundError:
+        raise InputError(f"there is no file or directory '{path}'") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}") from None
+    if size == 0:
+        raise InputError(f"'{path}' is empty")
+    found = _detect_bytes(path, head, size)
+    if found is None:
+        raise InputError(
+            f"'{path}' is not a model modelpack knows: its content fits no supported format"
+            + (f", although it is called '{path.suffix}'" if path.suffix else ""),
+            hint="supported: .keras .h5 .pt2 .skops .joblib .pkl .onnx .tflite, a SavedModel or "
+            "modelpack directory, a modelpack archive, or a Python reference module:attribute",
+        )
+    return found
+
+
+def _detect_directory(path: Path) -> Encoding:
+    if (path / MANIFEST_NAME).is_file():
+        return Encoding.MODELPACK
+    if (path / "saved_model.pb").is_file():
+        return Encoding.SAVEDMODEL
+    raise InputError(
+        f"'{path}' is a directory, but neither a SavedModel (no saved_model.pb) "
+        f"nor a modelpack directory (no {MANIFEST_NAME})"
+    )
+
+
+def _detect_bytes(path: Path, head: bytes, size: int) -> Encoding | None:
+    if head.startswith(b"PK\x03\x04"):
+        return _detect_zip(path)
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return Encoding.HDF5
+    if head[4:8] == b"TFL3":
+        return Encoding.TFLITE
+    if head[257:262] == b"ustar":
+        return Encoding.ARCHIVE
+    if _looks_like_onnx(head):
+        return Encoding.ONNX
+    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+        return Encoding.SAFETENSORS
+    if head[:1] == b"\x80" and head[1] in range(2, 6):
+        return Encoding.PICKLE
+    if path.suffix in _PICKLE_SUFFIXES and head.startswith((*_COMPRESSED, b"(", b"c", b"]", b"}")):
+        return Encoding.PICKLE
+    return None
+
+
+def _detect_zip(path: Path) -> Encoding:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise InputError(
+            f"'{path}' begins like a zip-based model file but is truncated or damaged: {error}"
+        ) from None
+    leaves = {name.split("/", 1)[-1] for name in names}
+    if {"config.json", "metadata.json"} <= names:
+        return Encoding.KERAS_ZIP
+    if "schema.json" in names:
+        return Encoding.SKOPS
+    if "archive_format" in leaves or "serialized_exported_program.json" in leaves:
+        return Encoding.TORCH_EXPORT
+    if "constants.pkl" in leaves and any(leaf.startswith("code/") for leaf in leaves):
+        return Encoding.TORCHSCRIPT
+    if "data.pkl" in leaves:
+        return Encoding.TORCH_SAVE
+    raise InputError(f"'{path}' is a zip file, but none of .keras, .pt2, .pt or .skops")
+
+
+def _looks_like_onnx(head: bytes) -> bool:
+    """Whether the bytes begin like a serialized ModelProto.
+
+    A ModelProto starts with field 1 (ir_version, a varint: tag 0x08, a value of 1 to 63)
+    followed by another of its fields: opset_import 8, producer name 2 and version 3,
+    domain 4, model_version 5, doc_string 6, graph 7, metadata 14, functions 25, as in
+    onnx.proto. Writers that sort otherwise still write ir_version first.
+    """
+    followers = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72}
+    return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] <= 63 and head[2] in followers

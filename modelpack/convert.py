@@ -1,0 +1,477 @@
+"""The verbs export and convert: run a route step by step, check each step, record it all.
+
+`convert` opens the source, plans a route to each wanted format, makes samples, asks the
+source for its own answers, and runs the routes. After each step one checker compares names,
+dtypes, ranks and dynamic dimensions with the signature; each artifact is then run on the
+samples and compared with the source. Only when all of it agrees are the artifacts, the
+golden samples and the manifest put in place, together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from modelpack import datasets
+from modelpack.artifact import MANIFEST_NAME, Artifact, Encoding, ModelRef, Step, digest_file, measure
+from modelpack.compare import Judgement, compare, tolerance_for
+from modelpack.errors import ContractError, InputError, ParityError
+from modelpack.manifest import SCHEMA_VERSION, Golden, Manifest, dump, read, side_path
+from modelpack.output import check_writable, locked, publish, scratch
+from modelpack.parity import ParityReport, Verdict, unverified
+from modelpack.routes import Converter, Route, find_route, format_named, formats
+from modelpack.samples import Case, generate, write_cases
+from modelpack.signature import Signature, TensorSpec, differences
+from modelpack.sources import (
+    Opened,
+    Request,
+    adapter_of,
+    default_name,
+    locate,
+    open_model,
+    provenance,
+    run_cases,
+    worker_key,
+)
+from modelpack.steps import Description, StepOptions, StepResult
+from modelpack.worker import Limits, WorkerPool
+
+log = logging.getLogger(__name__)
+
+GOLDEN_NAME = "golden.npz"
+GOLDEN_ROWS = 32
+FRAMEWORKS = ("keras", "torch", "sklearn")
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertOptions:
+    """Options of `convert` and `export`.
+
+    Attributes:
+        to: names of the wanted formats; empty when the output's suffix says it.
+        inputs: specs of the inputs, for names, dynamic dims, or where the source has none.
+        outputs: names of the outputs, in order.
+        weights: state dict for a Python reference.
+        trust: load a source even if that runs code it contains.
+        data: samples to compare on; generated from the signature when None.
+        name: the model's name; the source's by default.
+        version: the model's version, as the user counts.
+        opset: ONNX opset; the converter's usual one when None.
+        rtol: relative tolerance; by precision when None (see `modelpack.compare`).
+        atol: absolute tolerance in units of the output's scale; likewise.
+        seed: of the generated samples.
+        validate: compare each artifact with the source.
+        keep_failed: write artifacts that failed the comparison too.
+        limits: of each step.
+    """
+
+    to: tuple[str, ...] = ()
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[str, ...] = ()
+    weights: Path | None = None
+    trust: bool = False
+    data: Path | None = None
+    name: str = ""
+    version: str = "1"
+    opset: int | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    seed: int = 0
+    validate: bool = True
+    keep_failed: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+def export(model: str, output: Path, options: ConvertOptions) -> Manifest:
+    """Convert a model that is still in its framework; see `convert`.
+
+    Raises:
+        InputError: the source is already an artifact.
+    """
+    ref = locate(_request(model, options))
+    if ref.format and ref.format not in FRAMEWORKS:
+        raise InputError(
+            f"'{ref.display}' is {ref.format}, which is no framework's own format",
+            hint="use modelpack convert",
+        )
+    return convert(model, output, options)
+
+
+def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
+    """Convert a model and write the artifacts with their manifest.
+
+    Args:
+        model: a path or a Python reference.
+        output: a directory, or a file whose suffix names the one format.
+        options: see `ConvertOptions`.
+
+    Returns:
+        The manifest as written (for a directory that had one: with what it held before).
+
+    Raises:
+        InputError: the source or an option cannot be used.
+        ConversionError: no route, unsupported ops, or a converter broke its contract.
+        ParityError: an artifact disagrees with the source; nothing was written, unless
+            ``keep_failed``.
+        UntrustedSourceError, MissingDependencyError, WorkerError: see their classes.
+    """
+    wanted = _targets(output, options.to)
+    check_writable(output)
+    with scratch() as work, WorkerPool(work, options.limits) as pool:
+        log.info("opening %s", model)
+        source = open_model(pool, locate(_request(model, options)))
+        routes = [find_route(source.ref.format, name) for name in wanted]
+        evidence = _evidence(pool, source, options, work)
+        built = _Builder(pool, source, options, work)
+        artifacts: list[Artifact] = []
+        files: dict[str, Path] = {}
+        for route in routes:
+            product = built.build(route)
+            report = _compare(pool, source, product, evidence, options, work)
+            path = _artifact_name(output, route)
+            artifact = _record(product, path, report, source.ref.signature)
+            artifacts.append(artifact)
+            files[path] = product.ref.path
+            files |= {name: product.ref.path.parent / name for name in artifact.sidecars}
+        failed = [item for item in artifacts if item.parity.verdict is Verdict.FAILED]
+        if failed and not options.keep_failed:
+            raise _parity_error(failed, kept=False)
+        manifest = _write(output, source, artifacts, files, evidence, options, work)
+    if failed:
+        raise _parity_error(failed, kept=True)
+    return manifest
+
+
+def plan(model: str, output: Path, options: ConvertOptions) -> list[Route]:
+    """Return the routes that `convert` would run, running none of them.
+
+    Raises:
+        InputError, NoRouteError: as `convert`.
+    """
+    wanted = _targets(output, options.to)
+    ref = locate(_request(model, options))
+    if not ref.format:
+        with scratch() as work, WorkerPool(work, options.limits) as pool:
+            ref = open_model(pool, ref).ref
+    return [find_route(adapter_of(ref).name, name) for name in wanted]
+
+
+# --- planning ------------------------------------------------------------------------
+
+
+def _request(model: str, options: ConvertOptions) -> Request:
+    return Request(model, options.weights, options.trust, options.inputs, options.outputs)
+
+
+def _targets(output: Path, to: tuple[str, ...]) -> tuple[str, ...]:
+    by_suffix = single_format(output)
+    if not to and not by_suffix:
+        raise InputError(
+            f"it is not said which format to write to '{output}'",
+            hint="add --to onnx, --to tflite or --to savedmodel, or name a file: -o model.onnx",
+        )
+    names = tuple(dict.fromkeys(to)) or (by_suffix,)
+    for name in names:
+        format_named(name)
+    if by_suffix and names != (by_suffix,):
+        raise InputError(
+            f"'{output}' is one {by_suffix} file, but --to says {', '.join(names)}",
+            hint="give a directory to write several artifacts",
+        )
+    if by_suffix and output.is_dir():
+        raise InputError(f"'{output}' is a directory, not a file")
+    if not by_suffix and output.exists() and not output.is_dir():
+        raise InputError(f"'{output}' is a file; a directory is needed for --to {names[0]}")
+    return names
+
+
+def single_format(output: Path) -> str:
+    """The format that an output path names by its suffix; empty for a directory."""
+    for form in formats().values():
+        if output.suffix and output.suffix.lower() in form.suffixes:
+            return form.name
+    return ""
+
+
+# --- running -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """A converted model in the scratch directory."""
+
+    ref: ModelRef
+    description: Description
+    steps: tuple[Step, ...]
+    fixed_dims: Mapping[str, int]
+
+
+class _Builder:
+    """Runs routes, running each step that several routes share once."""
+
+    def __init__(
+        self, pool: WorkerPool, source: Opened, options: ConvertOptions, work: Path
+    ) -> None:
+        self._pool = pool
+        self._options = StepOptions(
+            opset=options.opset, name=options.name or default_name(source.ref)
+        )
+        self._work = work
+        self._done: dict[tuple[Converter, ...], _Product] = {}
+        self._source = _Product(source.ref, source.description, (), {})
+
+    def build(self, route: Route) -> _Product:
+        product = self._source
+        for index, step in enumerate(route.steps):
+            key = route.steps[: index + 1]
+            if key not in self._done:
+                self._done[key] = self._run(step, product, len(self._done))
+            product = self._done[key]
+        return product
+
+    def _run(self, step: Converter, before: _Product, number: int) -> _Product:
+        log.info("converting %s to %s", step.source, step.target)
+        form = formats()[step.target]
+        folder = self._work / f"step{number}"
+        folder.mkdir()
+        target = folder / form.artifact
+        key = step.extra or step.source
+        result = self._pool.call(
+            key, step.entry, StepResult, before.ref, str(target), self._options
+        )
+        for note in result.notes:
+            log.warning("%s", note)
+        if not target.exists():
+            raise ContractError(f"{step} reported success but wrote nothing")
+        assert before.ref.signature is not None
+        promised = before.ref.signature.with_dims(result.fixed_dims)
+        ref = ModelRef(
+            form.name, Encoding(form.name), str(target), signature=promised
+        )
+        found = self._pool.call(
+            worker_key(form), f"{form.adapter}:describe", Description, ref, failure=ContractError
+        )
+        broken = differences(promised, found.signature)
+        if broken:
+            raise ContractError(
+                f"{step} did not keep the signature: " + "; ".join(broken),
+                hint="this is a defect of the converter; try another format or name",
+            )
+        record = Step(step.entry, result.tools, result.options)
+        fixed = {**before.fixed_dims, **result.fixed_dims}
+        return _Product(ref, found, (*before.steps, record), fixed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What artifacts are compared with: feeds and the source's own outputs for them."""
+
+    cases: Sequence[Case]
+    outputs: Sequence[Case]
+    origin: str
+
+
+def _evidence(
+    pool: WorkerPool, source: Opened, options: ConvertOptions, work: Path
+) -> _Evidence | None:
+    if not options.validate:
+        return None
+    signature = source.ref.signature
+    assert signature is not None
+    if options.data is not None:
+        cases, origin = datasets.read(options.data, signature).cases(GOLDEN_ROWS), "data"
+    else:
+        cases = generate(
+            signature,
+            source.description.ranges,
+            seed=options.seed,
+            accepts_nan=source.description.accepts_nan,
+        )
+        origin = "generated"
+    log.info("running %s on %d cases", source.ref.display, len(cases))
+    outputs, _ = run_cases(pool, source.ref, cases, work)
+    _refuse_meaningless(signature, cases, outputs)
+    return _Evidence(cases, outputs, origin)
+
+
+def _refuse_meaningless(
+    signature: Signature, cases: Sequence[Case], outputs: Sequence[Case]
+) -> None:
+    """Refuse a source that answers finite inputs with nothing but NaN or infinity."""
+    for spec in signature.outputs:
+        if not spec.dtype.is_float:
+            continue
+        for feed, answer in zip(cases, outputs, strict=True):
+            finite_feed = all(
+                np.isfinite(array.astype(np.float64)).all()
+                for array in feed.values()
+                if array.dtype.kind in "fV"
+            )
+            values = answer[spec.name].astype(np.float64)
+            if finite_feed and values.size and not np.isfinite(values).any():
+                raise InputError(
+                    f"the source's output '{spec.name}' is NaN or infinite for finite inputs: "
+                    "its weights probably hold NaN, so no artifact of it can be checked",
+                    hint="repair the model, or give usual inputs with --data",
+                )
+
+
+def _compare(
+    pool: WorkerPool,
+    source: Opened,
+    product: _Product,
+    evidence: _Evidence | None,
+    options: ConvertOptions,
+    work: Path,
+) -> ParityReport:
+    if evidence is None:
+        return unverified("--no-validate")
+    signature = product.ref.signature
+    assert signature is not None
+    log.info("comparing %s with the source", product.ref.format)
+    chosen = [index for index, case in enumerate(evidence.cases) if accepts(signature, case)]
+    if not chosen:
+        sizes = ", ".join(f"{dim}={size}" for dim, size in product.fixed_dims.items())
+        return unverified(f"no sample has the fixed dimensions {sizes}")
+    outputs, result = run_cases(
+        pool,
+        product.ref,
+        [evidence.cases[index] for index in chosen],
+        work,
+        failure=ContractError,
+    )
+    judgement = Judgement(
+        tolerance_for(product.description.precision, options.rtol, options.atol),
+        reference=f"{source.ref.format} source",
+        runtime=result.runtime,
+    )
+    return compare(signature, [evidence.outputs[index] for index in chosen], outputs, judgement)
+
+
+def accepts(signature: Signature, case: Case) -> bool:
+    """Whether the shapes of a feed fit the static dimensions of a signature."""
+    for spec in signature.inputs:
+        shape = case[spec.name].shape
+        if spec.shape is not None and any(
+            isinstance(dim, int) and dim != size
+            for dim, size in zip(spec.shape, shape, strict=False)
+        ):
+            return False
+    return True
+
+
+# --- recording -----------------------------------------------------------------------
+
+
+def _artifact_name(output: Path, route: Route) -> str:
+    return output.name if single_format(output) else formats()[route.steps[-1].target].artifact
+
+
+def _record(
+    product: _Product, path: str, report: ParityReport, signature: Signature | None
+) -> Artifact:
+    target = product.ref.path
+    sidecars = product.description.sidecars
+    digest, size = measure(target, sidecars)
+    assert signature is not None
+    return Artifact(
+        path=path,
+        format=product.ref.format,
+        digest=digest,
+        size=size,
+        precision=product.description.precision,
+        signature=signature.name,
+        opset=product.description.opset,
+        steps=product.steps,
+        bindings=product.description.bindings,
+        fixed_dims=dict(product.fixed_dims),
+        sidecars=sidecars,
+        parity=report,
+    )
+
+
+def _write(
+    output: Path,
+    source: Opened,
+    artifacts: Sequence[Artifact],
+    files: dict[str, Path],
+    evidence: _Evidence | None,
+    options: ConvertOptions,
+    work: Path,
+) -> Manifest:
+    single = bool(single_format(output))
+    root = output.parent if single else output
+    signature = source.ref.signature
+    assert signature is not None
+    golden = None
+    if evidence is not None:
+        name = f"{output.name}.{GOLDEN_NAME}" if single else GOLDEN_NAME
+        golden = write_golden(work / GOLDEN_NAME, name, evidence, options.seed)
+        files[name] = work / GOLDEN_NAME
+    manifest = Manifest(
+        modelpack=SCHEMA_VERSION,
+        name=options.name or default_name(source.ref),
+        version=options.version,
+        source=provenance(source),
+        signatures=(signature, *_others(source.description)),
+        artifacts=tuple(sorted(artifacts, key=lambda item: item.path)),
+        golden=golden,
+    )
+    with locked(root):
+        if not single and (root / MANIFEST_NAME).exists():
+            manifest = _added(read(root), manifest)
+        written = work / MANIFEST_NAME
+        written.write_text(dump(manifest), encoding="utf-8")
+        files[side_path(output).name if single else MANIFEST_NAME] = written
+        publish(root, files)
+    return manifest
+
+
+def _others(description: Description) -> tuple[Signature, ...]:
+    return description.other_signatures
+
+
+def _added(existing: Manifest, new: Manifest) -> Manifest:
+    """The existing manifest with the new artifacts, which must be of the same model."""
+    same = (existing.source.digest, existing.source.file, existing.signatures) == (
+        new.source.digest,
+        new.source.file,
+        new.signatures,
+    )
+    if not same:
+        raise InputError(
+            f"the output directory holds '{existing.name}' made from {existing.source.file}, "
+            "a different source or signature",
+            hint="use another directory, or remove this one",
+        )
+    return replace(
+        existing.with_artifacts(*new.artifacts),
+        name=new.name,
+        version=new.version,
+        source=new.source,
+        golden=new.golden or existing.golden,
+    )
+
+
+def write_golden(file: Path, name: str, evidence: _Evidence, seed: int) -> Golden:
+    """Write feeds and reference outputs to ``file`` and return the entry that names it."""
+    members = [
+        {f"inputs/{key}": array for key, array in feed.items()}
+        | {f"outputs/{key}": array for key, array in answer.items()}
+        for feed, answer in zip(evidence.cases, evidence.outputs, strict=True)
+    ]
+    write_cases(file, members)
+    return Golden(name, digest_file(file), len(members), evidence.origin, seed)
+
+
+def _parity_error(failed: Sequence[Artifact], *, kept: bool) -> ParityError:
+    lines = "; ".join(f"{item.path}: {item.parity.reason}" for item in failed)
+    what = "written, marked as failed" if kept else "nothing was written"
+    return ParityError(
+        f"artifacts disagree with the source ({what}): {lines}",
+        hint="" if kept else "--keep-failed writes them for inspection",
+    )

@@ -1,0 +1,183 @@
+"""Reads ``--data`` and ``--calibration`` files into cases, and their labels.
+
+Accepted are ``.npz`` (arrays by input name, first axis is samples), ``.npy`` (one input),
+``.csv`` and ``.parquet`` (columns), and a directory of ``.npz`` shards. An array or column
+that the signature does not take and that is called ``labels``, ``label``, ``target`` or
+``y`` holds the true labels.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelpack.errors import InputError, MissingDependencyError
+from modelpack.samples import Array, Case, dtype_of, numpy_dtype
+from modelpack.signature import DType, Signature, TensorSpec
+
+LABEL_NAMES = ("labels", "label", "target", "y")
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Samples for a signature.
+
+    Attributes:
+        inputs: one array per input, samples along the first axis.
+        labels: true labels, one per sample; None when the file has none.
+    """
+
+    inputs: Case
+    labels: Array | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[Case]:
+        """Yield the samples in order, ``rows`` at a time."""
+        for begin in range(0, len(self), rows):
+            yield {name: array[begin : begin + rows] for name, array in self.inputs.items()}
+
+    def cases(self, limit: int) -> list[Case]:
+        """The first ``limit`` samples as cases of one, two and then all the other rows."""
+        bounds = [0, 1, 3, limit]
+        pairs = zip(bounds, bounds[1:], strict=False)
+        cut = [
+            {name: array[begin:end] for name, array in self.inputs.items()}
+            for begin, end in pairs
+            if begin < min(len(self), limit)
+        ]
+        return cut
+
+
+def read(path: Path, signature: Signature) -> Dataset:
+    """Read samples for the inputs of a signature.
+
+    Raises:
+        InputError: the file cannot be read, lacks an input, or an array does not fit it.
+        MissingDependencyError: a table, without pandas.
+    """
+    arrays = _arrays(path, signature)
+    labels = None
+    for name in LABEL_NAMES:
+        if name in arrays and name not in {spec.name for spec in signature.inputs}:
+            labels = _labels(arrays.pop(name))
+            break
+    inputs = {spec.name: _fitted(path, spec, arrays) for spec in signature.inputs}
+    sizes = {name: len(array) for name, array in inputs.items()}
+    if labels is not None:
+        sizes["labels"] = len(labels)
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"'{path.name}' has arrays of different lengths: {sizes}")
+    if not min(sizes.values(), default=0):
+        raise InputError(f"'{path.name}' holds no samples")
+    return Dataset(inputs, labels)
+
+
+def _labels(array: Array) -> Array:
+    flat = np.asarray(array).reshape(len(array), -1)
+    column: Array = flat[:, 0] if flat.shape[1] == 1 else flat
+    return column.astype(object) if dtype_of(column) is DType.STRING else column
+
+
+def _arrays(path: Path, signature: Signature) -> dict[str, Array]:
+    if path.is_dir():
+        shards = sorted(path.glob("*.npz"))
+        if not shards:
+            raise InputError(f"the directory '{path}' holds no .npz shards")
+        parts = [_npz(shard) for shard in shards]
+        names = set(parts[0])
+        if any(set(part) != names for part in parts):
+            raise InputError(f"the shards in '{path.name}' do not all hold the same arrays")
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not path.is_file():
+        raise InputError(f"there is no data file '{path}'")
+    match path.suffix.lower():
+        case ".npz":
+            return _npz(path)
+        case ".npy":
+            return {signature.inputs[0].name: _npy(path)}
+        case ".csv" | ".parquet":
+            return _table(path)
+    raise InputError(
+        f"cannot tell what data '{path.name}' holds", hint="use .npz, .npy, .csv or .parquet"
+    )
+
+
+def _npz(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot read '{path.name}': {error}") from None
+
+
+def _npy(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"cannot read '{path.name}': {error}") from None
+    return array
+
+
+def _table(path: Path) -> dict[str, Array]:
+    try:
+        import pandas
+    except ModuleNotFoundError:
+        raise MissingDependencyError(
+            f"reading '{path.name}' needs pandas", hint="pip install 'modelpack-cli[sklearn]'"
+        ) from None
+    try:
+        frame: Any = (
+            pandas.read_csv(path) if path.suffix.lower() == ".csv" else pandas.read_parquet(path)
+        )
+    except Exception as error:  # pandas and its engines raise a class for each kind of damage
+        raise InputError(f"cannot read '{path.name}': {error}") from None
+    return {str(name): frame[name].to_numpy() for name in frame.columns}
+
+
+def _fitted(path: Path, spec: TensorSpec, arrays: dict[str, Array]) -> Array:
+    """The array for an input: under its name, or put together from its columns."""
+    array = arrays.get(spec.name)
+    if array is None and spec.columns and set(spec.columns) <= set(arrays):
+        array = np.stack([arrays[column] for column in spec.columns], axis=-1)
+    if array is None and not spec.columns and len(arrays) == 1 and path.suffix != ".csv":
+        array = next(iter(arrays.values()))
+    if array is None:
+        missing = [column for column in spec.columns if column not in arrays]
+        wanted = f"columns {missing[:5]}" if missing else f"an array '{spec.name}'"
+        raise InputError(
+            f"'{path.name}' lacks {wanted} for the input '{spec}'; it holds "
+            + ", ".join(list(arrays)[:8])
+        )
+    return _cast(path, spec, array)
+
+
+def _cast(path: Path, spec: TensorSpec, array: Array) -> Array:
+    rank = None if spec.shape is None else len(spec.shape)
+    if rank is not None and array.ndim == rank - 1 and spec.shape and spec.shape[-1] == 1:
+        array = array[..., np.newaxis]
+    given = dtype_of(array)
+    both_float = given.is_float and spec.dtype.is_float
+    widens = (given.is_integer or given is DType.BOOL) and spec.dtype.is_float
+    both_integer = given.is_integer and spec.dtype.is_integer
+    if given is not spec.dtype and not (both_float or widens or both_integer):
+        raise InputError(f"'{path.name}': '{spec.name}' is {given}, the model takes {spec.dtype}")
+    cast = array.astype(numpy_dtype(spec.dtype))
+    if both_integer and not np.array_equal(cast, array):
+        raise InputError(f"'{path.name}': values of '{spec.name}' do not fit {spec.dtype}")
+    if rank is not None and (
+        cast.ndim != rank
+        or any(
+            isinstance(dim, int) and axis > 0 and dim != size
+            for axis, (dim, size) in enumerate(zip(spec.shape or (), cast.shape, strict=True))
+        )
+    ):
+        raise InputError(f"'{path.name}': '{spec.name}' has shape {list(cast.shape)}, not {spec}")
+    return cast

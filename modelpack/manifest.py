@@ -1,0 +1,323 @@
+"""The manifest (`modelpack.yaml`): what is in a package, where it came from, how it was checked.
+
+Its YAML is canonical: fields in the order of the dataclasses, fields at their default left
+out, lists of plain values on one line, no clock, host or absolute path. The same content is
+always the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modelpack.artifact import MANIFEST_NAME, Artifact, digest_file, measure
+from modelpack.errors import ManifestError
+from modelpack.signature import Signature
+
+SCHEMA_VERSION = 1
+SIDE_SUFFIX = ".modelpack.yaml"
+_MAX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The model everything was made from.
+
+    Attributes:
+        framework: keras, torch, sklearn, or the format of a source that is an artifact.
+        file: file name without its directory, or the Python reference.
+        digest: of the file, or of the directory (see `Artifact.digest`); empty for a
+            reference into an installed package.
+        weights: name and digest of the weights file given beside a reference; or empty.
+        versions: library versions that loaded it, by distribution name.
+    """
+
+    framework: str
+    file: str
+    digest: str = ""
+    weights: dict[str, str] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Inputs with the source's own outputs, for validating anywhere without the framework.
+
+    Attributes:
+        path: an ``.npz`` beside the manifest, with members ``<case>/inputs/<name>`` and
+            ``<case>/outputs/<name>``.
+        digest: ``sha256:`` and the hex digest of the file.
+        cases: number of cases.
+        origin: ``generated`` from the signature, or ``data`` that the user gave.
+        seed: of the generator.
+    """
+
+    path: str
+    digest: str
+    cases: int
+    origin: str = "generated"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of a `modelpack.yaml`.
+
+    Attributes:
+        modelpack: version of this schema.
+        name: the model's name.
+        version: the model's version, as the user counts.
+        source: what it was made from.
+        signatures: ``serving_default`` first.
+        artifacts: sorted by path.
+        golden: golden samples, when there are any.
+    """
+
+    modelpack: int
+    name: str
+    version: str
+    source: Source
+    signatures: tuple[Signature, ...]
+    artifacts: tuple[Artifact, ...] = ()
+    golden: Golden | None = None
+
+    def signature(self, name: str) -> Signature:
+        """Return the signature of this name.
+
+        Raises:
+            ManifestError: there is none.
+        """
+        for signature in self.signatures:
+            if signature.name == name:
+                return signature
+        raise ManifestError(f"the manifest of '{self.name}' has no signature '{name}'")
+
+    def signature_of(self, artifact: Artifact) -> Signature:
+        """Return the signature of an artifact, with the dimensions it fixes."""
+        return self.signature(artifact.signature).with_dims(artifact.fixed_dims)
+
+    def with_artifacts(self, *artifacts: Artifact) -> Manifest:
+        """Return the manifest with artifacts added, replacing those of the same paths."""
+        kept = {item.path: item for item in (*self.artifacts, *artifacts)}
+        return replace(self, artifacts=tuple(kept[path] for path in sorted(kept)))
+
+
+# --- YAML ----------------------------------------------------------------------------
+
+
+def dump(manifest: Manifest) -> str:
+    """Return the canonical YAML; ``load(dump(manifest)) == manifest``."""
+    import yaml
+
+    text: str = yaml.dump(
+        plain(manifest),
+        Dumper=_dumper(),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=False,
+        width=100,
+    )
+    return text
+
+
+def load(text: str, where: str = MANIFEST_NAME) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ManifestError: the text is no YAML, has an unknown schema version or unknown
+            fields, or breaks the schema. The message says where.
+    """
+    import msgspec
+    import yaml
+
+    try:
+        document = yaml.load(text, Loader=_loader())  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ManifestError(f"{where} is not valid YAML: {reason}") from None
+    if not isinstance(document, dict) or "modelpack" not in document:
+        raise ManifestError(f"{where} is no modelpack manifest: it lacks the field 'modelpack'")
+    if document["modelpack"] != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{where} has schema version {document['modelpack']!r}; "
+            f"this modelpack reads version {SCHEMA_VERSION}",
+            hint="use the modelpack that wrote it, or a newer one",
+        )
+    try:
+        manifest = msgspec.convert(document, Manifest)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise ManifestError(f"{where} breaks the schema: {error}") from None
+    unknown = list(_unknown(document, msgspec.to_builtins(manifest), ""))
+    if unknown:
+        raise ManifestError(f"{where} has unknown fields: {', '.join(unknown)}")
+    _check(manifest, where)
+    return manifest
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses into dictionaries of plain values, leaving out fields at their default.
+
+    Enumerations become their strings, tuples become lists.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not _is_default(field, getattr(value, field.name))
+        }
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in sorted(value.items())}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    if field.default is not dataclasses.MISSING:
+        # 1 == True and 0 == False in Python, but not in YAML.
+        return type(field.default) is type(value) and bool(field.default == value)
+    if field.default_factory is not dataclasses.MISSING:
+        return bool(field.default_factory() == value)
+    return False
+
+
+def _unknown(given: Any, known: Any, path: str) -> Iterator[str]:
+    """Yield the paths of mapping keys in ``given`` that did not survive decoding."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        for key, value in given.items():
+            if key not in known:
+                yield f"{path}{key}"
+            else:
+                yield from _unknown(value, known[key], f"{path}{key}.")
+    elif isinstance(given, list) and isinstance(known, list | tuple):
+        for index, (one, other) in enumerate(zip(given, known, strict=False)):
+            yield from _unknown(one, other, f"{path}{index}.")
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    if not manifest.signatures:
+        raise ManifestError(f"{where} has no signature")
+    for artifact in manifest.artifacts:
+        manifest.signature(artifact.signature)
+    paths = [artifact.path for artifact in manifest.artifacts]
+    paths += [name for artifact in manifest.artifacts for name in artifact.sidecars]
+    paths += [manifest.golden.path] if manifest.golden else []
+    for path in paths:
+        parts = PurePosixPath(path)
+        if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\\" in path:
+            raise ManifestError(f"{where} names the path '{path}', which leaves its directory")
+
+
+@cache
+def _dumper() -> Any:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Block style, except for lists of plain values, which stay on one line."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def sequence(dumper: Any, items: Any) -> Any:
+        flat = not any(isinstance(item, dict | list) for item in items)
+        return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+    Dumper.add_representer(list, sequence)
+    return Dumper
+
+
+@cache
+def _loader() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """A safe loader without aliases: a few of them can stand for gigabytes."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.events.AliasEvent):
+                raise yaml.YAMLError("aliases are not allowed in a manifest")
+            return super().compose_node(parent, index)
+
+    return Loader
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of the manifest, as `manifest.schema.json` holds it."""
+    import msgspec
+
+    schema = msgspec.json.schema(Manifest)
+    for definition in schema["$defs"].values():
+        definition.pop("description", None)
+        definition["additionalProperties"] = False
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    schema["$defs"]["Manifest"]["properties"]["modelpack"]["const"] = SCHEMA_VERSION
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+# --- files ---------------------------------------------------------------------------
+
+
+def side_path(artifact: Path) -> Path:
+    """Where the manifest of a single artifact file is: ``model.onnx.modelpack.yaml``."""
+    return artifact.with_name(artifact.name + SIDE_SUFFIX)
+
+
+def read(path: Path) -> Manifest:
+    """Read a manifest file, or the one of a directory.
+
+    Raises:
+        ManifestError: it cannot be read, or see `load`.
+    """
+    file = path / MANIFEST_NAME if path.is_dir() else path
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise ManifestError(f"{file.name} is larger than {_MAX_BYTES >> 20} MiB")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(f"cannot read '{file}': {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ManifestError(f"'{file}' is not UTF-8 text") from None
+    return load(text, file.name)
+
+
+def find(model: Path) -> tuple[Manifest, Artifact] | None:
+    """Return the manifest that lists an artifact and its entry there; None if there is none.
+
+    It is looked for beside the file (``model.onnx.modelpack.yaml``) and in its directory.
+    """
+    for file in (side_path(model), model.parent / MANIFEST_NAME):
+        if file.is_file():
+            manifest = read(file)
+            for artifact in manifest.artifacts:
+                if artifact.path == model.name:
+                    return manifest, artifact
+    return None
+
+
+def verify(manifest: Manifest, root: Path) -> None:
+    """Check that every file the manifest lists is there with its digest.
+
+    Raises:
+        ManifestError: listing every file that is missing or differs.
+    """
+    wrong = []
+    for artifact in manifest.artifacts:
+        path = root / artifact.path
+        files = [path, *(root / name for name in artifact.sidecars)]
+        if not all(file.exists() for file in files):
+            wrong.append(f"{artifact.path} is missing")
+        elif measure(path, artifact.sidecars)[0] != artifact.digest:
+            wrong.append(f"{artifact.path} is not what the manifest recorded")
+    if manifest.golden is not None:
+        golden = root / manifest.golden.path
+        if not golden.is_file():
+            wrong.append(f"{manifest.golden.path} is missing")
+        elif digest_file(golden) != manifest.golden.digest:
+            wrong.append(f"{manifest.golden.path} is not what the manifest recorded")
+    if wrong:
+        raise ManifestError("integrity: " + "; ".join(wrong), hint="convert again from the source")

@@ -1,0 +1,148 @@
+"""Python references: ``package.module:attribute`` and ``file.py:attribute``.
+
+Called in workers only: importing the user's module runs the user's code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelpack.artifact import ModelRef
+from modelpack.errors import InputError, ModelpackError
+
+# A factory that makes random weights must make the same ones each time it is called, or
+# the model that is converted is not the model that it is compared with.
+SEED = 0
+
+# Frameworks by the top-level package that defines their model base classes.
+_FRAMEWORKS = {"keras": "keras", "torch": "torch", "sklearn": "sklearn", "onnx": "onnx"}
+
+
+def split(text: str) -> tuple[str, str] | None:
+    """Split ``module:attribute``; None when the text is no Python reference."""
+    module, colon, attribute = text.rpartition(":")
+    plausible = bool(colon) and attribute.replace(".", "a").isidentifier()
+    if not plausible or not module:
+        return None
+    if module.endswith(".py") or all(part.isidentifier() for part in module.split(".")):
+        return module, attribute
+    return None
+
+
+def load(ref: ModelRef) -> Any:
+    """Import the reference and return the model it names, calling it when it is a factory.
+
+    The random generators of Python, NumPy and the frameworks already imported are seeded
+    first, so that a factory with random weights gives the same model in every process.
+
+    Raises:
+        InputError: the module, the attribute or the call fails, or gives no model.
+    """
+    parts = split(ref.location)
+    if parts is None:
+        raise InputError(f"'{ref.location}' is no Python reference module:attribute")
+    module_name, attribute = parts
+    value = _import(module_name)
+    try:
+        for name in attribute.split("."):
+            value = getattr(value, name)
+    except AttributeError:
+        raise InputError(f"'{module_name}' has no attribute '{attribute}'") from None
+    if framework_of(value) or not callable(value):
+        return value
+    _seed()
+    try:
+        model = value()
+    except ModelpackError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"calling '{ref.location}' failed: {type(error).__name__}: {error}",
+            hint="a factory takes no required arguments and returns a model",
+        ) from error
+    return model
+
+
+def resolve(ref: ModelRef) -> str:
+    """Return the name of the framework whose model the reference gives.
+
+    Raises:
+        InputError: as `load`, or the value is no model of a known framework.
+    """
+    model = load(ref)
+    framework = framework_of(model)
+    if not framework:
+        raise InputError(
+            f"'{ref.location}' gives a {type(model).__name__}, "
+            "not a Keras, PyTorch or scikit-learn model"
+        )
+    return framework
+
+
+def framework_of(model: object) -> str:
+    """Name of the framework that a live model belongs to, by its classes; empty if none."""
+    if isinstance(model, type):
+        return ""
+    for base in type(model).__mro__:
+        root = base.__module__.partition(".")[0]
+        if root in _FRAMEWORKS and base.__name__ in {
+            "Model",
+            "Layer",
+            "Module",
+            "ExportedProgram",
+            "BaseEstimator",
+        }:
+            return _FRAMEWORKS[root]
+    return ""
+
+
+def _import(module_name: str) -> Any:
+    try:
+        if module_name.endswith(".py"):
+            return _import_file(Path(module_name))
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        return importlib.import_module(module_name)
+    except ModelpackError:
+        raise
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"cannot import '{module_name}': {error}",
+            hint="the current directory is on the path; a file is given as file.py:attribute",
+        ) from error
+    except BaseException as error:
+        raise InputError(
+            f"importing '{module_name}' failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"there is no file '{path}'")
+    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", "") == str(path):
+        return sys.modules[path.stem]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"'{path}' is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _seed() -> None:
+    random.seed(SEED)
+    np.random.seed(SEED)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(SEED)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(SEED)

@@ -1,0 +1,171 @@
+"""The conversion graph: formats are nodes, converters are edges, a route is a path.
+
+Planning imports no converter: entries are strings, resolved in a worker when a step runs.
+Other distributions add formats and converters through the entry point groups
+``modelpack.formats`` and ``modelpack.converters``, whose objects are a `Format` or a
+`Converter`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from modelpack.errors import InputError, ModelpackError, NoRouteError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A node of the conversion graph.
+
+    Attributes:
+        name: as users write it.
+        adapter: module that loads, describes and runs models of this format.
+        extra: the extra that brings what the adapter imports; empty for the base install.
+        artifact: default file or directory name of an artifact; empty for a format that
+            is only a source.
+        suffixes: file suffixes that say ``-o model<suffix>`` means this format.
+        can_run_code: whether loading may run code, so that the adapter offers ``scan``.
+    """
+
+    name: str
+    adapter: str
+    extra: str = ""
+    artifact: str = ""
+    suffixes: tuple[str, ...] = ()
+    can_run_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """An edge of the conversion graph.
+
+    ``entry`` is ``"module:function"``; the function takes ``(source: ModelRef, target: str,
+    options: StepOptions)``, writes ``target`` and returns a `StepResult`.
+    """
+
+    source: str
+    target: str
+    entry: str
+    extra: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target} ({self.entry})"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The converters that lead from one format to another, in order."""
+
+    steps: tuple[Converter, ...]
+
+    def __str__(self) -> str:
+        return " -> ".join([self.steps[0].source, *(step.target for step in self.steps)])
+
+
+FORMATS = (
+    Format("keras", "modelpack.adapters.keras", "keras", can_run_code=True),
+    Format("torch", "modelpack.adapters.torch", "torch", can_run_code=True),
+    Format("sklearn", "modelpack.adapters.sklearn", "sklearn", can_run_code=True),
+    Format("onnx", "modelpack.adapters.onnx", "", "model.onnx", (".onnx",)),
+    Format(
+        "savedmodel",
+        "modelpack.adapters.tensorflow",
+        "keras",
+        "saved_model",
+        can_run_code=True,
+    ),
+    Format("tflite", "modelpack.adapters.tflite", "tflite", "model.tflite", (".tflite",)),
+)
+
+CONVERTERS = (
+    Converter("keras", "savedmodel", "modelpack.adapters.keras:to_savedmodel", "keras"),
+    Converter("savedmodel", "onnx", "modelpack.adapters.tensorflow:to_onnx", "keras"),
+    Converter("savedmodel", "tflite", "modelpack.adapters.tensorflow:to_tflite", "keras"),
+    Converter("torch", "onnx", "modelpack.adapters.torch:to_onnx", "torch"),
+    Converter("sklearn", "onnx", "modelpack.adapters.sklearn:to_onnx", "sklearn"),
+    Converter("onnx", "onnx", "modelpack.adapters.onnx:to_onnx"),
+)
+
+
+@cache
+def formats() -> Mapping[str, Format]:
+    """Every known format by name, those of other distributions included."""
+    return {item.name: item for item in (*FORMATS, *_plugins("modelpack.formats", Format))}
+
+
+@cache
+def converters() -> tuple[Converter, ...]:
+    """Every known converter; ours first, so that they win between equally short routes."""
+    return (*CONVERTERS, *_plugins("modelpack.converters", Converter))
+
+
+def _plugins(group: str, kind: type[T]) -> list[T]:
+    found = []
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        value = point.load()
+        if not isinstance(value, kind):
+            raise ModelpackError(f"entry point '{point.name}' of {group} is no {kind.__name__}")
+        found.append(value)
+    return found
+
+
+def targets() -> tuple[str, ...]:
+    """Names of the formats that can be written."""
+    return tuple(item.name for item in formats().values() if item.artifact)
+
+
+def format_named(name: str) -> Format:
+    """Return a format that can be written.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in targets():
+        raise InputError(f"unknown format '{name}'", hint=f"use one of {', '.join(targets())}")
+    return formats()[name]
+
+
+def find_route(source: str, target: str, edges: Iterable[Converter] | None = None) -> Route:
+    """Return the shortest route from ``source`` to ``target``, at least one step long.
+
+    Between equally short routes the one whose converters are listed first wins, so the
+    answer does not depend on anything but the table.
+
+    Raises:
+        NoRouteError: there is none.
+    """
+    table = tuple(converters() if edges is None else edges)
+    pending: deque[tuple[Converter, ...]] = deque((edge,) for edge in table if edge.source == source)
+    seen = {source}
+    while pending:
+        path = pending.popleft()
+        here = path[-1].target
+        if here == target:
+            return Route(path)
+        if here in seen:
+            continue
+        seen.add(here)
+        pending.extend((*path, edge) for edge in table if edge.source == here)
+    reachable = sorted(target for target in _reachable(source, table))
+    raise NoRouteError(
+        f"no route leads from {source} to {target}",
+        hint=f"from {source} there are routes to: {', '.join(reachable) or 'nothing'}",
+    )
+
+
+def _reachable(source: str, table: tuple[Converter, ...]) -> set[str]:
+    found: set[str] = set()
+    pending = [source]
+    while pending:
+        here = pending.pop()
+        fresh = {edge.target for edge in table if edge.source == here} - found
+        found |= fresh
+        pending.extend(fresh)
+    return found

@@ -1,0 +1,153 @@
+"""Cases: feeds by input name, how they are generated, and how they are kept in ``.npz``.
+
+A *case* is one call's worth of arrays by tensor name. A file of cases holds members
+``<case>/<name>`` with NumPy arrays that need no pickle: strings are kept as fixed-width
+unicode, bfloat16 as the uint16 of its bits (the signature says which is meant).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelpack.errors import InputError
+from modelpack.signature import DType, Signature, TensorSpec
+from modelpack.steps import Range
+
+Array = npt.NDArray[Any]
+Case = dict[str, Array]
+
+# Sizes tried for each dynamic dimension: one, two, an odd size, and one larger than the
+# others. Dimensions are shifted against each other so that no two are always equal.
+SIZES = (1, 2, 5, 16)
+
+
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    """The NumPy dtype that holds values of ``dtype`` in memory (strings are objects)."""
+    if dtype is DType.STRING:
+        return np.dtype(object)
+    if dtype is DType.BFLOAT16:
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(dtype.value)
+
+
+def dtype_of(array: Array) -> DType:
+    """The `DType` of an array; object, bytes and unicode arrays are strings.
+
+    Raises:
+        InputError: the dtype (complex, datetime, ...) is none that models exchange here.
+    """
+    if array.dtype.kind in "OUST":
+        return DType.STRING
+    try:
+        return DType(array.dtype.name)
+    except ValueError:
+        raise InputError(f"arrays of dtype {array.dtype} are not supported") from None
+
+
+def write_cases(path: Path, cases: Sequence[Mapping[str, Array]]) -> None:
+    """Write cases to one ``.npz``. The bytes depend on nothing but names and values."""
+    members: dict[str, Array] = {}
+    for index, case in enumerate(cases):
+        for name, array in case.items():
+            members[f"{index}/{name}"] = _storable(np.asarray(array))
+    with path.open("wb") as stream:
+        np.savez(stream, **members)  # type: ignore[arg-type]
+
+
+def read_cases(path: Path, specs: Sequence[TensorSpec] = ()) -> list[Case]:
+    """Read what `write_cases` wrote; ``specs`` restore bfloat16.
+
+    Raises:
+        InputError: the file cannot be read, or is no such file.
+    """
+    bfloat16 = {spec.name for spec in specs if spec.dtype is DType.BFLOAT16}
+    cases: dict[int, Case] = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for member in archive.files:
+                index, _, name = member.partition("/")
+                array = archive[member]
+                if name in bfloat16:
+                    array = array.view(numpy_dtype(DType.BFLOAT16))
+                elif array.dtype.kind == "U":
+                    array = array.astype(object)
+                cases.setdefault(int(index), {})[name] = array
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"cannot read the samples in '{path.name}': {error}") from None
+    return [cases[index] for index in sorted(cases)]
+
+
+def _storable(array: Array) -> Array:
+    if array.dtype.name == "bfloat16":
+        return array.view(np.uint16)
+    if array.dtype.kind in "OST":
+        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.flat]
+        return np.array(texts, dtype=np.str_).reshape(array.shape)
+    return array
+
+
+def generate(
+    signature: Signature,
+    ranges: Mapping[str, Range],
+    *,
+    seed: int,
+    accepts_nan: bool = False,
+) -> list[Case]:
+    """Generate feeds for a signature: typical values at several sizes of its dynamic dims.
+
+    There is one case for each of `SIZES`, and a further one with some elements missing
+    (NaN) when ``accepts_nan``. The first case has the first dynamic dimension at size 1.
+
+    Raises:
+        InputError: an input has unknown rank, so that no shape can be made up.
+    """
+    rng = np.random.default_rng(seed)
+    dims = signature.dynamic_dims
+    cases = []
+    for index in range(len(SIZES)):
+        sizes = {dim: SIZES[(index + shift) % len(SIZES)] for shift, dim in enumerate(dims)}
+        bound = signature.with_dims(sizes)
+        cases.append({spec.name: _values(spec, ranges, rng) for spec in bound.inputs})
+    if accepts_nan:
+        cases.append({name: _with_missing(array, rng) for name, array in cases[-1].items()})
+    return cases
+
+
+def _values(spec: TensorSpec, ranges: Mapping[str, Range], rng: np.random.Generator) -> Array:
+    if spec.shape is None:
+        raise InputError(
+            f"input '{spec.name}' has unknown rank, so no samples can be generated",
+            hint=f"describe it with --input '{spec.name}:{spec.dtype}[...]', or give --data",
+        )
+    shape = tuple(dim if isinstance(dim, int) else SIZES[1] for dim in spec.shape)
+    usual = ranges.get(spec.name, Range())
+    if spec.dtype is DType.STRING:
+        words = usual.values or ("a", "b", "hello world", "é")
+        return np.array(words, dtype=object)[rng.integers(0, len(words), shape)]
+    if spec.dtype is DType.BOOL:
+        return rng.integers(0, 2, shape).astype(bool)
+    if spec.dtype.is_float:
+        if usual.low:
+            low, high = np.asarray(usual.low), np.asarray(usual.high)
+            values = low + (high - low) * rng.random(shape)
+        else:
+            values = rng.standard_normal(shape)
+        return values.astype(numpy_dtype(spec.dtype))
+    low_bound = int(usual.low[0]) if usual.low else 0
+    high_bound = int(usual.high[0]) if usual.high else 1
+    return rng.integers(low_bound, high_bound, shape, endpoint=True).astype(spec.dtype.value)
+
+
+def _with_missing(array: Array, rng: np.random.Generator) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    missing = rng.random(array.shape) < 0.2
+    return np.where(missing, np.array(np.nan, array.dtype), array)

@@ -1,0 +1,207 @@
+"""Opens models for the verbs: finds out what a path or reference is, and describes it safely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modelpack import reference
+from modelpack.artifact import FORMAT_OF_ENCODING, Encoding, ModelRef, detect, measure
+from modelpack.dependencies import versions
+from modelpack.errors import InputError, ModelpackError, UntrustedSourceError
+from modelpack.manifest import Source
+from modelpack.routes import Format, formats
+from modelpack.samples import Case, read_cases, write_cases
+from modelpack.signature import TensorSpec
+from modelpack.steps import Description, RunResult
+from modelpack.worker import WorkerPool
+
+# The worker of a Python reference before it is known which framework it belongs to.
+_UNRESOLVED = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user said about a model.
+
+    Attributes:
+        model: a path, or a Python reference ``module:attribute`` or ``file.py:attribute``.
+        weights: state dict for a Python reference.
+        trust: whether loading may run code that the file contains.
+        inputs: input specs.
+        outputs: output names, in order.
+    """
+
+    model: str
+    weights: Path | None = None
+    trust: bool = False
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that is known to be loadable, with its signature settled in ``ref``."""
+
+    ref: ModelRef
+    description: Description
+
+
+def locate(request: Request) -> ModelRef:
+    """Tell what the request means, from the file system alone; nothing is loaded.
+
+    Raises:
+        InputError: there is no such file, it is no model, or weights do not belong here.
+    """
+    weights = request.weights
+    parts = reference.split(request.model)
+    if parts is not None and not Path(request.model).exists():
+        module, attribute = parts
+        if module.endswith(".py"):
+            module = str(Path(module).absolute())
+        if weights is not None and not weights.is_file():
+            raise InputError(f"there is no weights file '{weights}'")
+        location, encoding = f"{module}:{attribute}", Encoding.PYTHON
+    else:
+        path = Path(request.model).absolute()
+        location, encoding = str(path), detect(path)
+        if weights is not None:
+            raise InputError(
+                "--weights belongs to a Python reference, not to a model file",
+                hint="give the model as module:attribute or file.py:attribute",
+            )
+    if encoding is Encoding.SAFETENSORS:
+        raise InputError(
+            f"'{request.model}' holds only weights, not the model",
+            hint=f"give the model as file.py:attribute with --weights {request.model}",
+        )
+    return ModelRef(
+        format=FORMAT_OF_ENCODING.get(encoding, ""),
+        encoding=encoding,
+        location=location,
+        weights=str(weights.absolute()) if weights else "",
+        trusted=request.trust,
+        inputs=request.inputs,
+        outputs=request.outputs,
+    )
+
+
+def adapter_of(ref: ModelRef) -> Format:
+    """The format entry, with its adapter, of a model.
+
+    Raises:
+        InputError: it is a directory or archive of several artifacts, not one model.
+    """
+    if ref.format not in formats():
+        raise InputError(f"'{ref.display}' is not a single model", hint="name one artifact in it")
+    return formats()[ref.format]
+
+
+def worker_key(form: Format) -> str:
+    """The worker a format's adapter runs in: formats that share libraries share a worker."""
+    return form.extra or form.name
+
+
+def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
+    """Resolve, scan and describe a model.
+
+    Raises:
+        UntrustedSourceError: loading it would run code it contains, and it is not trusted.
+        InputError: it cannot be read or is no usable model.
+    """
+    if ref.encoding is Encoding.PYTHON and not ref.format:
+        framework = pool.call(
+            _UNRESOLVED, "modelpack.reference:resolve", str, ref, failure=InputError
+        )
+        ref = replace(ref, format=framework)
+        pool.rename(_UNRESOLVED, worker_key(adapter_of(ref)))
+    if not ref.trusted:
+        refuse_unsafe(ref, scan(pool, ref))
+    form = adapter_of(ref)
+    description = pool.call(
+        worker_key(form), f"{form.adapter}:describe", Description, ref, failure=InputError
+    )
+    return Opened(replace(ref, signature=description.signature), description)
+
+
+def scan(pool: WorkerPool, ref: ModelRef) -> list[str]:
+    """List what in a file would run code when it is loaded; nothing is loaded."""
+    form = adapter_of(ref)
+    if not form.can_run_code or ref.encoding is Encoding.PYTHON:
+        return []
+    return pool.call(worker_key(form), f"{form.adapter}:scan", list[str], ref, failure=InputError)
+
+
+def refuse_unsafe(ref: ModelRef, findings: Sequence[str]) -> None:
+    """Refuse a file in which something was found.
+
+    Raises:
+        UntrustedSourceError: there are findings.
+    """
+    if findings:
+        listing = "\n".join(f"  - {finding}" for finding in findings)
+        raise UntrustedSourceError(
+            f"loading '{ref.display}' can run code that it contains; it was not loaded. "
+            f"Found in it:\n{listing}",
+            hint="if you trust where it came from, repeat with --trust",
+        )
+
+
+def run_cases(
+    pool: WorkerPool,
+    ref: ModelRef,
+    cases: Sequence[Case],
+    scratch: Path,
+    *,
+    repeat: int = 0,
+    failure: type[ModelpackError] = InputError,
+) -> tuple[list[Case], RunResult]:
+    """Run a model on cases in its worker and return its outputs, by signature names."""
+    assert ref.signature is not None
+    feeds, results = scratch / "feeds.npz", scratch / "results.npz"
+    write_cases(feeds, cases)
+    form = adapter_of(ref)
+    result = pool.call(
+        worker_key(form),
+        f"{form.adapter}:run",
+        RunResult,
+        ref,
+        str(feeds),
+        str(results),
+        repeat,
+        failure=failure,
+    )
+    return read_cases(results, ref.signature.outputs), result
+
+
+def provenance(opened: Opened) -> Source:
+    """Say what the model is, for the manifest: names and digests, no directories."""
+    ref = opened.ref
+    digest, file = "", ref.display
+    if ref.encoding is Encoding.PYTHON:
+        module, _, attribute = ref.location.rpartition(":")
+        if module.endswith(".py"):
+            digest, file = measure(Path(module))[0], f"{Path(module).name}:{attribute}"
+    else:
+        digest = measure(ref.path, opened.description.sidecars)[0]
+    weights = {}
+    if ref.weights:
+        path = Path(ref.weights)
+        weights = {"file": path.name, "digest": measure(path)[0]}
+    return Source(
+        framework=opened.description.framework or ref.format,
+        file=file,
+        digest=digest,
+        weights=weights,
+        versions=opened.description.versions | versions("numpy"),
+    )
+
+
+def default_name(ref: ModelRef) -> str:
+    """A name for the model: of the file without its suffix, or of the reference's attribute."""
+    if ref.encoding is Encoding.PYTHON:
+        module, _, attribute = ref.location.rpartition(":")
+        stem = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
+        return stem if attribute in {"build", "model", "create", "main"} else attribute
+    return ref.path.name.removesuffix(ref.path.suffix) or "model"

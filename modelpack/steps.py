@@ -1,0 +1,112 @@
+"""What an adapter reports to the verbs: descriptions, results of steps and of runs.
+
+These values cross a process boundary as JSON, so they hold plain data only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from modelpack.signature import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Values an input usually takes, for generating samples.
+
+    Attributes:
+        low: smallest value, for every element or one per column.
+        high: largest value, likewise. Integers are drawn from low to high, both included.
+        values: the categories of a string input; empty for numbers.
+    """
+
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known of a model without running it.
+
+    Attributes:
+        signature: names, dtypes and shapes, with what the user asked for applied.
+        framework: keras, torch, sklearn, tensorflow or onnx, as the manifest names the source.
+        versions: library versions that loaded it, by distribution name.
+        ops: how often each op, layer or pipeline step occurs.
+        parameters: number of weights; None when not counted.
+        precision: dtype of most weights.
+        opset: op set versions by domain.
+        bindings: the model's own tensor name for each signature name.
+        producer: what wrote the file, when it says so.
+        ranges: usual values by input name.
+        accepts_nan: whether the model takes NaN as "missing" in its float inputs.
+        sidecars: names of further files beside the model file that belong to it.
+        other_signatures: further callables the model has.
+    """
+
+    signature: Signature
+    framework: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    ops: dict[str, int] = field(default_factory=dict)
+    parameters: int | None = None
+    precision: str = "float32"
+    opset: dict[str, int] = field(default_factory=dict)
+    bindings: dict[str, str] = field(default_factory=dict)
+    producer: str = ""
+    ranges: dict[str, Range] = field(default_factory=dict)
+    accepts_nan: bool = False
+    sidecars: tuple[str, ...] = ()
+    other_signatures: tuple[Signature, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """What a conversion step may be told.
+
+    Attributes:
+        opset: wanted ONNX opset; None for the converter's own choice.
+        name: the model's name, for formats that carry one.
+    """
+
+    opset: int | None = None
+    name: str = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a conversion step did.
+
+    Attributes:
+        tools: versions of the libraries that did the work.
+        options: settings worth recording.
+        fixed_dims: dynamic dimensions that had to be given one size.
+        notes: sentences for the user, such as why a dimension was fixed.
+    """
+
+    tools: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    fixed_dims: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeRequest:
+    """What to quantize to. ``calibration`` is an ``.npz`` of cases; empty when not needed."""
+
+    scheme: str
+    calibration: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run went.
+
+    Attributes:
+        runtime: name and version of what ran the model.
+        latency_ms: median wall time of one call on the first case, in milliseconds; None
+            unless repeats were asked for.
+    """
+
+    runtime: str
+    latency_ms: float | None = None
