@@ -114,7 +114,7 @@ class Artifact:
         path: relative to the manifest, with ``/`` between parts.
         format: onnx, tflite or savedmodel.
         digest: ``sha256:`` and the hex digest of the file, or of the sorted listing
-            ``<hex digest>  <relative path>\\n`` of a directory or of several files.
+            ``<hex digest>  <relative path>`` lines of a directory or of several files.
         size: bytes, all files together.
         precision: element type of the weights (``float32``, ``int8``, ...).
         signature: name of the signature it implements.
@@ -122,7 +122,7 @@ class Artifact:
         steps: the route, as it was run.
         bindings: the artifact's own tensor name for each signature name.
         fixed_dims: dynamic dimensions that this format could only hold at one size.
-        sidecars: further files that belong to it (external data), relative as ``path``.
+        sidecars: names of further files in its directory that belong to it (external data).
         parity: the verdict against the source.
         quantization: present when the artifact was quantized.
     """

@@ -30,7 +30,9 @@ QUANTIZED_RMS_LIMIT = 0.3
 _SIGNIFICANT = 3
 
 
-def tolerance_for(precision: str, rtol: float | None = None, atol: float | None = None) -> Tolerance:
+def tolerance_for(
+    precision: str, rtol: float | None = None, atol: float | None = None
+) -> Tolerance:
     """The tolerance for a candidate of this precision, with the user's own figures first."""
     usual = TOLERANCES.get(precision, TOLERANCES["float32"])
     return Tolerance(usual.rtol if rtol is None else rtol, usual.atol if atol is None else atol)
@@ -192,6 +194,7 @@ def _exact_diff(
         elements=elements,
         mismatches=wrong,
         ties=ties,
+        flips=wrong if spec.meaning is Meaning.LABEL else 0,
     )
 
 

@@ -9,8 +9,8 @@ that the signature does not take and that is called ``labels``, ``label``, ``tar
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +31,37 @@ class Dataset:
     Attributes:
         inputs: one array per input, samples along the first axis.
         labels: true labels, one per sample; None when the file has none.
+        batch_rows: how many samples to feed at once.
     """
 
     inputs: Case
     labels: Array | None
+    batch_rows: int = BATCH_ROWS
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
-    def batches(self, rows: int = BATCH_ROWS) -> Iterator[Case]:
-        """Yield the samples in order, ``rows`` at a time."""
-        for begin in range(0, len(self), rows):
-            yield {name: array[begin : begin + rows] for name, array in self.inputs.items()}
+    def batches(self) -> list[Case]:
+        """The samples in order, ``batch_rows`` at a time."""
+        step = self.batch_rows
+        return [self._rows(begin, begin + step) for begin in range(0, len(self), step)]
 
-    def cases(self, limit: int) -> list[Case]:
-        """The first ``limit`` samples as cases of one, two and then all the other rows."""
-        bounds = [0, 1, 3, limit]
-        pairs = zip(bounds, bounds[1:], strict=False)
-        cut = [
-            {name: array[begin:end] for name, array in self.inputs.items()}
-            for begin, end in pairs
-            if begin < min(len(self), limit)
-        ]
-        return cut
+    def head(self, rows: int) -> Dataset:
+        """The first samples, in whole batches where the batch size is fixed."""
+        kept = max(rows // self.batch_rows * self.batch_rows, min(rows, self.batch_rows))
+        labels = None if self.labels is None else self.labels[:kept]
+        return replace(self, inputs=self._rows(0, kept), labels=labels)
+
+    def uneven_cases(self, rows: int) -> list[Case]:
+        """The first ``rows`` samples as cases of one, of two and of all the other rows."""
+        if self.batch_rows != BATCH_ROWS:
+            return self.head(max(rows, self.batch_rows)).batches()
+        end = min(len(self), rows)
+        bounds = [0, *(bound for bound in (1, 3) if bound < end), end]
+        return [self._rows(*pair) for pair in pairwise(bounds)]
+
+    def _rows(self, begin: int, end: int) -> Case:
+        return {name: array[begin:end] for name, array in self.inputs.items()}
 
 
 def read(path: Path, signature: Signature) -> Dataset:
@@ -77,7 +85,24 @@ def read(path: Path, signature: Signature) -> Dataset:
         raise InputError(f"'{path.name}' has arrays of different lengths: {sizes}")
     if not min(sizes.values(), default=0):
         raise InputError(f"'{path.name}' holds no samples")
-    return Dataset(inputs, labels)
+    return _in_whole_batches(path, Dataset(inputs, labels, _batch_rows(signature)))
+
+
+def _batch_rows(signature: Signature) -> int:
+    shape = signature.inputs[0].shape
+    return shape[0] if shape and isinstance(shape[0], int) else BATCH_ROWS
+
+
+def _in_whole_batches(path: Path, samples: Dataset) -> Dataset:
+    """Drop the last samples that do not fill a batch, where its size is fixed."""
+    size = samples.batch_rows
+    if size == BATCH_ROWS or len(samples) % size == 0:
+        return samples
+    if len(samples) < size:
+        raise InputError(
+            f"the model takes {size} samples at once; '{path.name}' has {len(samples)}"
+        )
+    return samples.head(len(samples))
 
 
 def _labels(array: Array) -> Array:

@@ -9,7 +9,17 @@ DISTRIBUTION = "modelpack-cli"
 # The libraries of each extra whose presence decides whether its routes work, by
 # distribution name. pyproject.toml holds the version ranges.
 EXTRAS = {
-    "": ("typer", "rich", "pyyaml", "msgspec", "psutil", "numpy", "ml-dtypes", "onnx", "onnxruntime"),
+    "": (
+        "typer",
+        "rich",
+        "pyyaml",
+        "msgspec",
+        "psutil",
+        "numpy",
+        "ml-dtypes",
+        "onnx",
+        "onnxruntime",
+    ),
     "keras": ("tensorflow-cpu", "keras", "tf2onnx"),
     "torch": ("torch", "onnxscript", "safetensors"),
     "sklearn": ("scikit-learn", "skl2onnx", "skops", "pandas"),

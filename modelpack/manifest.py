@@ -308,7 +308,7 @@ def verify(manifest: Manifest, root: Path) -> None:
     wrong = []
     for artifact in manifest.artifacts:
         path = root / artifact.path
-        files = [path, *(root / name for name in artifact.sidecars)]
+        files = [path, *(path.parent / name for name in artifact.sidecars)]
         if not all(file.exists() for file in files):
             wrong.append(f"{artifact.path} is missing")
         elif measure(path, artifact.sidecars)[0] != artifact.digest:

@@ -46,7 +46,8 @@ class TensorDiff:
         mismatches: elements outside the tolerance, or unequal where equality is asked.
         ties: label mismatches where the reference's own two best scores are equal within
             the tolerance: either label is right.
-        flips: rows whose largest element along the last axis is at another position.
+        flips: decisions that changed, ties aside: labels that differ, or rows whose largest
+            element along the last axis is at another position.
     """
 
     name: str

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import random
 import sys
 from pathlib import Path
@@ -108,8 +107,8 @@ def _import(module_name: str) -> Any:
     try:
         if module_name.endswith(".py"):
             return _import_file(Path(module_name))
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
         return importlib.import_module(module_name)
     except ModelpackError:
         raise

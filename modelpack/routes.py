@@ -32,6 +32,7 @@ class Format:
             is only a source.
         suffixes: file suffixes that say ``-o model<suffix>`` means this format.
         can_run_code: whether loading may run code, so that the adapter offers ``scan``.
+        quantizer: entry of the function that quantizes this format; empty if there is none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Format:
     artifact: str = ""
     suffixes: tuple[str, ...] = ()
     can_run_code: bool = False
+    quantizer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +75,28 @@ FORMATS = (
     Format("keras", "modelpack.adapters.keras", "keras", can_run_code=True),
     Format("torch", "modelpack.adapters.torch", "torch", can_run_code=True),
     Format("sklearn", "modelpack.adapters.sklearn", "sklearn", can_run_code=True),
-    Format("onnx", "modelpack.adapters.onnx", "", "model.onnx", (".onnx",)),
+    Format(
+        "onnx",
+        "modelpack.adapters.onnx",
+        artifact="model.onnx",
+        suffixes=(".onnx",),
+        quantizer="modelpack.adapters.onnx_quantization:quantize",
+    ),
     Format(
         "savedmodel",
         "modelpack.adapters.tensorflow",
         "keras",
-        "saved_model",
+        artifact="saved_model",
         can_run_code=True,
     ),
-    Format("tflite", "modelpack.adapters.tflite", "tflite", "model.tflite", (".tflite",)),
+    Format(
+        "tflite",
+        "modelpack.adapters.tflite",
+        "tflite",
+        artifact="model.tflite",
+        suffixes=(".tflite",),
+        quantizer="modelpack.adapters.tflite:quantize",
+    ),
 )
 
 CONVERTERS = (
@@ -142,7 +157,9 @@ def find_route(source: str, target: str, edges: Iterable[Converter] | None = Non
         NoRouteError: there is none.
     """
     table = tuple(converters() if edges is None else edges)
-    pending: deque[tuple[Converter, ...]] = deque((edge,) for edge in table if edge.source == source)
+    pending: deque[tuple[Converter, ...]] = deque(
+        (edge,) for edge in table if edge.source == source
+    )
     seen = {source}
     while pending:
         path = pending.popleft()

@@ -34,7 +34,8 @@ def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     if dtype is DType.BFLOAT16:
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(dtype.value)
 
 
@@ -115,19 +116,26 @@ def generate(
     for index in range(len(SIZES)):
         sizes = {dim: SIZES[(index + shift) % len(SIZES)] for shift, dim in enumerate(dims)}
         bound = signature.with_dims(sizes)
-        cases.append({spec.name: _values(spec, ranges, rng) for spec in bound.inputs})
+        rows = SIZES[index]
+        cases.append({spec.name: _values(spec, ranges, rng, rows) for spec in bound.inputs})
     if accepts_nan:
         cases.append({name: _with_missing(array, rng) for name, array in cases[-1].items()})
     return cases
 
 
-def _values(spec: TensorSpec, ranges: Mapping[str, Range], rng: np.random.Generator) -> Array:
+def _values(
+    spec: TensorSpec, ranges: Mapping[str, Range], rng: np.random.Generator, rows: int
+) -> Array:
     if spec.shape is None:
         raise InputError(
             f"input '{spec.name}' has unknown rank, so no samples can be generated",
             hint=f"describe it with --input '{spec.name}:{spec.dtype}[...]', or give --data",
         )
-    shape = tuple(dim if isinstance(dim, int) else SIZES[1] for dim in spec.shape)
+    # An unknown first dimension is nearly always the batch; nothing is known of the others.
+    shape = tuple(
+        dim if isinstance(dim, int) else (rows if axis == 0 else SIZES[1])
+        for axis, dim in enumerate(spec.shape)
+    )
     usual = ranges.get(spec.name, Range())
     if spec.dtype is DType.STRING:
         words = usual.values or ("a", "b", "hello world", "é")

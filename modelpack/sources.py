@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from modelpack.artifact import FORMAT_OF_ENCODING, Encoding, ModelRef, detect, m
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, ModelpackError, UntrustedSourceError
 from modelpack.manifest import Source
+from modelpack.output import scratch
 from modelpack.routes import Format, formats
 from modelpack.samples import Case, read_cases, write_cases
 from modelpack.signature import TensorSpec
 from modelpack.steps import Description, RunResult
-from modelpack.worker import WorkerPool
+from modelpack.worker import Limits, WorkerPool
 
 # The worker of a Python reference before it is known which framework it belongs to.
 _UNRESOLVED = "python"
@@ -46,6 +48,13 @@ class Opened:
 
     ref: ModelRef
     description: Description
+
+
+@contextlib.contextmanager
+def workspace(limits: Limits) -> Iterator[WorkerPool]:
+    """Workers and a scratch directory for one command; both are gone at its end."""
+    with scratch() as directory, WorkerPool(directory, limits) as pool:
+        yield pool
 
 
 def locate(request: Request) -> ModelRef:
@@ -152,14 +161,13 @@ def run_cases(
     pool: WorkerPool,
     ref: ModelRef,
     cases: Sequence[Case],
-    scratch: Path,
     *,
     repeat: int = 0,
     failure: type[ModelpackError] = InputError,
 ) -> tuple[list[Case], RunResult]:
     """Run a model on cases in its worker and return its outputs, by signature names."""
     assert ref.signature is not None
-    feeds, results = scratch / "feeds.npz", scratch / "results.npz"
+    feeds, results = pool.scratch / "feeds.npz", pool.scratch / "results.npz"
     write_cases(feeds, cases)
     form = adapter_of(ref)
     result = pool.call(

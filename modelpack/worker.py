@@ -13,6 +13,7 @@ import contextlib
 import errno
 import importlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -37,6 +38,7 @@ from modelpack.errors import (
 )
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
 _LOG_TAIL = 8000  # characters of a worker's log that an error carries
@@ -76,12 +78,13 @@ class WorkerPool:
     Use as a context manager: leaving it ends every worker.
 
     Args:
-        scratch: existing directory for logs and for the temporary files of workers.
+        scratch: existing directory for logs and temporary files, of workers and of the
+            verb that uses them.
         limits: limits of each step.
     """
 
     def __init__(self, scratch: Path, limits: Limits) -> None:
-        self._scratch = scratch
+        self.scratch = scratch
         self._limits = limits
         self._workers: dict[str, _Worker] = {}
         self._started = 0
@@ -118,16 +121,19 @@ class WorkerPool:
         worker = self._workers.get(key)
         if worker is None:
             self._started += 1
-            log = self._scratch / f"worker{self._started}.log"
-            worker = self._workers[key] = _Worker(log, self._scratch, self._limits)
+            log = self.scratch / f"worker{self._started}.log"
+            worker = self._workers[key] = _Worker(log, self.scratch, self._limits)
         job = {"entry": entry, "args": [msgspec.to_builtins(arg) for arg in args]}
         try:
             answer = worker.ask(job)
         except BaseException:
             self._workers.pop(key).kill()
             raise
+        printed = worker.log_tail()
+        if printed:
+            logger.debug("%s printed:\n%s", entry, printed)
         if "error" in answer:
-            raise _error_from(answer["error"], failure, worker.log_tail())
+            raise _error_from(answer["error"], failure, printed)
         return msgspec.convert(answer["result"], returns)
 
     def rename(self, old: str, new: str) -> None:
@@ -252,11 +258,11 @@ def available_memory() -> int:
     return available
 
 
-def _error_from(
-    answer: dict[str, str], failure: type[ModelpackError], log: str
-) -> ModelpackError:
-    kind = error_types().get(answer["type"], failure)
-    return kind(answer["message"], hint=answer["hint"], log=log)
+def _error_from(answer: dict[str, str], failure: type[ModelpackError], log: str) -> ModelpackError:
+    kind = error_types().get(answer["type"])
+    if kind is None:  # not one of ours: what the library printed may be all there is to go by
+        return failure(answer["message"], hint=answer["hint"], log=log)
+    return kind(answer["message"], hint=answer["hint"])
 
 
 # --- the child -----------------------------------------------------------------------
@@ -317,7 +323,7 @@ def _describe_error(entry: str, error: BaseException) -> dict[str, str]:
         return {
             "type": "",
             "message": f"{entry} failed: {type(error).__name__}: {first.strip()}",
-            "hint": "the worker's log has the details (shown with --verbose)",
+            "hint": "",
         }
     return {"type": type(typed).__name__, "message": typed.message, "hint": typed.hint}
 

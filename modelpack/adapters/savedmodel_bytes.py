@@ -12,7 +12,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-_NUMBERED = re.compile(r"(?P<base>.*?)_?(?P<number>\d+)\Z", re.DOTALL)
+_NUMBERED = re.compile(r"(?P<base>.*)_(?P<number>\d+)\Z", re.DOTALL)
+# Arguments that a loop passes through are named after the function they pass through.
+_PLACEHOLDER = re.compile(r"(?<=_)(?P<number>\d+)(?P<rest>___redundant_placeholder\d+)")
 
 
 def canonicalize(directory: Path) -> None:
@@ -29,7 +31,12 @@ def canonicalize(directory: Path) -> None:
 
 def _canonicalize_graph(meta: Any) -> None:
     library = meta.graph_def.library
-    names = _numbered_by_creation([function.signature.name for function in library.function])
+    names = _Names([function.signature.name for function in library.function])
+    for function in library.function:
+        for attributes in function.arg_attr.values():
+            # Captured tensors are "called" by their number within the process.
+            if attributes.attr["_user_specified_name"].s.isdigit():
+                del attributes.attr["_user_specified_name"]
     for nodes in (meta.graph_def.node, *(function.node_def for function in library.function)):
         for node in nodes:
             node.ClearField("experimental_debug_info")
@@ -37,57 +44,67 @@ def _canonicalize_graph(meta: Any) -> None:
             node.attr.pop("_gradient_op_type", None)
     _rename(meta.graph_def, names)
     _rename(meta.object_graph_def, names)
-    order = {name: position for position, name in enumerate(names.values())}
-    functions = sorted(library.function, key=lambda function: order[function.signature.name])
+    functions = sorted(library.function, key=lambda function: _number(function.signature.name))
     copies = [type(function).FromString(function.SerializeToString()) for function in functions]
     del library.function[:]
     library.function.extend(copies)
 
 
-def _numbered_by_creation(names: list[str]) -> dict[str, str]:
-    """Map each function's name to one numbered by rank; the old number is its creation time."""
-
-    def parts(name: str) -> tuple[int, str]:
-        match = _NUMBERED.match(name)
-        return (int(match["number"]), match["base"]) if match else (-1, name)
-
-    ordered = sorted(names, key=parts)
-    return {name: f"{parts(name)[1]}_{rank}" for rank, name in enumerate(ordered)}
+def _number(name: str) -> int:
+    match = _NUMBERED.match(name)
+    return int(match["number"]) if match else -1
 
 
-def _rename(message: Any, names: dict[str, str]) -> None:
-    """Replace every string field and map key of a message that is one of ``names``."""
+class _Names:
+    """New function names: numbered by rank, where the old number is the time of creation."""
+
+    def __init__(self, names: list[str]) -> None:
+        ordered = sorted(names, key=lambda name: (_number(name), name))
+        self._functions: dict[str, str] = {}
+        self._numbers: dict[str, str] = {}
+        for rank, name in enumerate(ordered):
+            match = _NUMBERED.match(name)
+            self._functions[name] = f"{match['base'] if match else name}_{rank}"
+            if match:
+                self._numbers[match["number"]] = str(rank)
+
+    def __call__(self, text: str) -> str:
+        if text in self._functions:
+            return self._functions[text]
+        return _PLACEHOLDER.sub(
+            lambda match: self._numbers.get(match["number"], match["number"]) + match["rest"], text
+        )
+
+
+def _rename(message: Any, names: _Names) -> None:
+    """Apply ``names`` to every string field and map key of a message, weights excepted."""
     for field, value in message.ListFields():
-        is_text = field.cpp_type == field.CPPTYPE_STRING and field.type == field.TYPE_STRING
         kind = field.message_type
         if kind is not None and kind.full_name == "tensorflow.TensorProto":
             continue
         if kind is not None and kind.GetOptions().map_entry:
             _rename_map(value, kind, names)
-        elif field.is_repeated:
-            for index, item in enumerate(value):
-                if is_text and item in names:
-                    value[index] = names[item]
-                elif kind is not None:
-                    _rename(item, names)
         elif kind is not None:
-            _rename(value, names)
-        elif is_text and value in names:
-            setattr(message, field.name, names[value])
+            for item in value if field.is_repeated else (value,):
+                _rename(item, names)
+        elif field.type == field.TYPE_STRING and field.is_repeated:
+            value[:] = [names(item) for item in value]
+        elif field.type == field.TYPE_STRING:
+            setattr(message, field.name, names(value))
 
 
-def _rename_map(entries: Any, kind: Any, names: dict[str, str]) -> None:
+def _rename_map(entries: Any, kind: Any, names: _Names) -> None:
     holds_messages = kind.fields_by_name["value"].message_type is not None
-    if holds_messages:
-        for key in list(entries):
+    for key in list(entries):
+        if holds_messages:
             _rename(entries[key], names)
-    renamed = {key: names[key] for key in entries if isinstance(key, str) and key in names}
-    kept = {new: type(entries[old]).FromString(entries[old].SerializeToString())
-            for old, new in renamed.items()} if holds_messages else {}
-    for old in renamed:
-        del entries[old]
-    for new, value in kept.items():
-        entries[new].CopyFrom(value)
+        if not isinstance(key, str) or names(key) == key:
+            continue
+        if holds_messages:
+            entries[names(key)].CopyFrom(entries[key])
+        else:
+            entries[names(key)] = entries[key]
+        del entries[key]
 
 
 def _rewrite_fingerprint(directory: Path) -> None:

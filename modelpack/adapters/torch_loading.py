@@ -12,7 +12,6 @@ import ast
 import io
 import json
 import pickle
-import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ import torch
 from torch.export import ExportedProgram
 
 from modelpack import reference
+from modelpack.adapters.pickles import pickle_globals
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import (
     ConversionError,
@@ -241,38 +241,20 @@ def _pickle_findings(content: bytes, where: str) -> Iterator[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            names = pickle_globals(archive.read(member))
+            pickled = pickle_globals(archive.read(member))
     except (StopIteration, zipfile.BadZipFile, NotImplementedError, EOFError):
         if where:  # inside of a .pt2: fail closed
             yield f"a pickle that cannot be read safely {where}: {problem}"
             return
         raise InputError(f"the file is damaged: {problem}") from None
-    suspicious = [name for name in names if not _is_usual_global(name)]
+    suspicious = [name for name in pickled.names if not _is_usual_global(name)]
+    if pickled.problem:
+        suspicious.append(f"something that cannot be read ({pickled.problem})")
     if not suspicious and not where:
         raise InputError(f"the file is damaged: {problem}")
     suffix = f" {where}" if where else ""
     for name in suspicious or ["an unreadable object"]:
         yield f"a pickle{suffix} names {name}"
-
-
-def pickle_globals(content: bytes) -> list[str]:
-    """Return the ``module.name`` of each global a pickle names, without loading it.
-
-    A pickle that stops making sense yields what was found before, and says so.
-    """
-    found: dict[str, None] = {}
-    recent: list[str] = []
-    try:
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name in {"GLOBAL", "INST"}:
-                found[str(argument).replace(" ", ".")] = None
-            elif opcode.name == "STACK_GLOBAL":
-                found[".".join(recent[-2:])] = None
-            elif isinstance(argument, str):
-                recent.append(argument)
-    except Exception as error:  # pickletools raises many kinds on a crafted stream
-        found[f"something unreadable after that ({_first_line(error)})"] = None
-    return list(found)
 
 
 def _is_usual_global(name: str) -> bool:

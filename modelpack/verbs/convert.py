@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from modelpack import datasets
-from modelpack.artifact import MANIFEST_NAME, Artifact, Encoding, ModelRef, Step, digest_file, measure
+from modelpack import datasets, golden
+from modelpack.artifact import Artifact, Encoding, ModelRef, Step, measure
 from modelpack.compare import Judgement, compare, tolerance_for
 from modelpack.errors import ContractError, InputError, ParityError
-from modelpack.manifest import SCHEMA_VERSION, Golden, Manifest, dump, read, side_path
-from modelpack.output import check_writable, locked, publish, scratch
+from modelpack.golden import Evidence
+from modelpack.manifest import SCHEMA_VERSION, Manifest
+from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import Converter, Route, find_route, format_named, formats
-from modelpack.samples import Case, generate, write_cases
+from modelpack.samples import Case, generate
 from modelpack.signature import Signature, TensorSpec, differences
 from modelpack.sources import (
     Opened,
@@ -36,13 +37,14 @@ from modelpack.sources import (
     provenance,
     run_cases,
     worker_key,
+    workspace,
 )
 from modelpack.steps import Description, StepOptions, StepResult
+from modelpack.store import golden_name, save, single_format
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
 
-GOLDEN_NAME = "golden.npz"
 GOLDEN_ROWS = 32
 FRAMEWORKS = ("keras", "torch", "sklearn")
 
@@ -92,12 +94,7 @@ def export(model: str, output: Path, options: ConvertOptions) -> Manifest:
     Raises:
         InputError: the source is already an artifact.
     """
-    ref = locate(_request(model, options))
-    if ref.format and ref.format not in FRAMEWORKS:
-        raise InputError(
-            f"'{ref.display}' is {ref.format}, which is no framework's own format",
-            hint="use modelpack convert",
-        )
+    require_framework(model)
     return convert(model, output, options)
 
 
@@ -121,17 +118,17 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
     """
     wanted = _targets(output, options.to)
     check_writable(output)
-    with scratch() as work, WorkerPool(work, options.limits) as pool:
+    with workspace(options.limits) as pool:
         log.info("opening %s", model)
         source = open_model(pool, locate(_request(model, options)))
         routes = [find_route(source.ref.format, name) for name in wanted]
-        evidence = _evidence(pool, source, options, work)
-        built = _Builder(pool, source, options, work)
+        evidence = _evidence(pool, source, options)
+        built = _Builder(pool, source, options)
         artifacts: list[Artifact] = []
         files: dict[str, Path] = {}
         for route in routes:
             product = built.build(route)
-            report = _compare(pool, source, product, evidence, options, work)
+            report = _compare(pool, product, evidence, options)
             path = _artifact_name(output, route)
             artifact = _record(product, path, report, source.ref.signature)
             artifacts.append(artifact)
@@ -140,10 +137,24 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         failed = [item for item in artifacts if item.parity.verdict is Verdict.FAILED]
         if failed and not options.keep_failed:
             raise _parity_error(failed, kept=False)
-        manifest = _write(output, source, artifacts, files, evidence, options, work)
+        manifest = _write(pool, output, source, artifacts, files, evidence, options)
     if failed:
         raise _parity_error(failed, kept=True)
     return manifest
+
+
+def require_framework(model: str) -> None:
+    """Refuse a model that has left its framework already.
+
+    Raises:
+        InputError: it is an artifact.
+    """
+    ref = locate(Request(model))
+    if ref.format and ref.format not in FRAMEWORKS:
+        raise InputError(
+            f"'{ref.display}' is {ref.format}, which is no framework's own format",
+            hint="use modelpack convert",
+        )
 
 
 def plan(model: str, output: Path, options: ConvertOptions) -> list[Route]:
@@ -155,7 +166,7 @@ def plan(model: str, output: Path, options: ConvertOptions) -> list[Route]:
     wanted = _targets(output, options.to)
     ref = locate(_request(model, options))
     if not ref.format:
-        with scratch() as work, WorkerPool(work, options.limits) as pool:
+        with workspace(options.limits) as pool:
             ref = open_model(pool, ref).ref
     return [find_route(adapter_of(ref).name, name) for name in wanted]
 
@@ -189,14 +200,6 @@ def _targets(output: Path, to: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def single_format(output: Path) -> str:
-    """The format that an output path names by its suffix; empty for a directory."""
-    for form in formats().values():
-        if output.suffix and output.suffix.lower() in form.suffixes:
-            return form.name
-    return ""
-
-
 # --- running -------------------------------------------------------------------------
 
 
@@ -213,14 +216,11 @@ class _Product:
 class _Builder:
     """Runs routes, running each step that several routes share once."""
 
-    def __init__(
-        self, pool: WorkerPool, source: Opened, options: ConvertOptions, work: Path
-    ) -> None:
+    def __init__(self, pool: WorkerPool, source: Opened, options: ConvertOptions) -> None:
         self._pool = pool
         self._options = StepOptions(
             opset=options.opset, name=options.name or default_name(source.ref)
         )
-        self._work = work
         self._done: dict[tuple[Converter, ...], _Product] = {}
         self._source = _Product(source.ref, source.description, (), {})
 
@@ -236,7 +236,7 @@ class _Builder:
     def _run(self, step: Converter, before: _Product, number: int) -> _Product:
         log.info("converting %s to %s", step.source, step.target)
         form = formats()[step.target]
-        folder = self._work / f"step{number}"
+        folder = self._pool.scratch / f"step{number}"
         folder.mkdir()
         target = folder / form.artifact
         key = step.extra or step.source
@@ -249,9 +249,7 @@ class _Builder:
             raise ContractError(f"{step} reported success but wrote nothing")
         assert before.ref.signature is not None
         promised = before.ref.signature.with_dims(result.fixed_dims)
-        ref = ModelRef(
-            form.name, Encoding(form.name), str(target), signature=promised
-        )
+        ref = ModelRef(form.name, Encoding(form.name), str(target), signature=promised)
         found = self._pool.call(
             worker_key(form), f"{form.adapter}:describe", Description, ref, failure=ContractError
         )
@@ -266,24 +264,13 @@ class _Builder:
         return _Product(ref, found, (*before.steps, record), fixed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Evidence:
-    """What artifacts are compared with: feeds and the source's own outputs for them."""
-
-    cases: Sequence[Case]
-    outputs: Sequence[Case]
-    origin: str
-
-
-def _evidence(
-    pool: WorkerPool, source: Opened, options: ConvertOptions, work: Path
-) -> _Evidence | None:
+def _evidence(pool: WorkerPool, source: Opened, options: ConvertOptions) -> Evidence | None:
     if not options.validate:
         return None
     signature = source.ref.signature
     assert signature is not None
     if options.data is not None:
-        cases, origin = datasets.read(options.data, signature).cases(GOLDEN_ROWS), "data"
+        cases, origin = datasets.read(options.data, signature).uneven_cases(GOLDEN_ROWS), "data"
     else:
         cases = generate(
             signature,
@@ -293,9 +280,9 @@ def _evidence(
         )
         origin = "generated"
     log.info("running %s on %d cases", source.ref.display, len(cases))
-    outputs, _ = run_cases(pool, source.ref, cases, work)
+    outputs, _ = run_cases(pool, source.ref, cases)
     _refuse_meaningless(signature, cases, outputs)
-    return _Evidence(cases, outputs, origin)
+    return Evidence(cases, outputs, origin, f"{source.ref.format} source")
 
 
 def _refuse_meaningless(
@@ -322,46 +309,26 @@ def _refuse_meaningless(
 
 def _compare(
     pool: WorkerPool,
-    source: Opened,
     product: _Product,
-    evidence: _Evidence | None,
+    evidence: Evidence | None,
     options: ConvertOptions,
-    work: Path,
 ) -> ParityReport:
     if evidence is None:
         return unverified("--no-validate")
     signature = product.ref.signature
     assert signature is not None
     log.info("comparing %s with the source", product.ref.format)
-    chosen = [index for index, case in enumerate(evidence.cases) if accepts(signature, case)]
-    if not chosen:
+    usable = evidence.accepted_by(signature)
+    if not usable.cases:
         sizes = ", ".join(f"{dim}={size}" for dim, size in product.fixed_dims.items())
         return unverified(f"no sample has the fixed dimensions {sizes}")
-    outputs, result = run_cases(
-        pool,
-        product.ref,
-        [evidence.cases[index] for index in chosen],
-        work,
-        failure=ContractError,
-    )
+    outputs, result = run_cases(pool, product.ref, usable.cases, failure=ContractError)
     judgement = Judgement(
         tolerance_for(product.description.precision, options.rtol, options.atol),
-        reference=f"{source.ref.format} source",
+        reference=evidence.reference,
         runtime=result.runtime,
     )
-    return compare(signature, [evidence.outputs[index] for index in chosen], outputs, judgement)
-
-
-def accepts(signature: Signature, case: Case) -> bool:
-    """Whether the shapes of a feed fit the static dimensions of a signature."""
-    for spec in signature.inputs:
-        shape = case[spec.name].shape
-        if spec.shape is not None and any(
-            isinstance(dim, int) and dim != size
-            for dim, size in zip(spec.shape, shape, strict=False)
-        ):
-            return False
-    return True
+    return compare(signature, usable.outputs, outputs, judgement)
 
 
 # --- recording -----------------------------------------------------------------------
@@ -395,77 +362,31 @@ def _record(
 
 
 def _write(
+    pool: WorkerPool,
     output: Path,
     source: Opened,
     artifacts: Sequence[Artifact],
     files: dict[str, Path],
-    evidence: _Evidence | None,
+    evidence: Evidence | None,
     options: ConvertOptions,
-    work: Path,
 ) -> Manifest:
-    single = bool(single_format(output))
-    root = output.parent if single else output
     signature = source.ref.signature
     assert signature is not None
-    golden = None
+    samples = None
     if evidence is not None:
-        name = f"{output.name}.{GOLDEN_NAME}" if single else GOLDEN_NAME
-        golden = write_golden(work / GOLDEN_NAME, name, evidence, options.seed)
-        files[name] = work / GOLDEN_NAME
+        name = golden_name(output)
+        files = {**files, name: pool.scratch / "golden.npz"}
+        samples = golden.write(files[name], name, evidence, options.seed)
     manifest = Manifest(
         modelpack=SCHEMA_VERSION,
         name=options.name or default_name(source.ref),
         version=options.version,
         source=provenance(source),
-        signatures=(signature, *_others(source.description)),
+        signatures=(signature,),
         artifacts=tuple(sorted(artifacts, key=lambda item: item.path)),
-        golden=golden,
+        golden=samples,
     )
-    with locked(root):
-        if not single and (root / MANIFEST_NAME).exists():
-            manifest = _added(read(root), manifest)
-        written = work / MANIFEST_NAME
-        written.write_text(dump(manifest), encoding="utf-8")
-        files[side_path(output).name if single else MANIFEST_NAME] = written
-        publish(root, files)
-    return manifest
-
-
-def _others(description: Description) -> tuple[Signature, ...]:
-    return description.other_signatures
-
-
-def _added(existing: Manifest, new: Manifest) -> Manifest:
-    """The existing manifest with the new artifacts, which must be of the same model."""
-    same = (existing.source.digest, existing.source.file, existing.signatures) == (
-        new.source.digest,
-        new.source.file,
-        new.signatures,
-    )
-    if not same:
-        raise InputError(
-            f"the output directory holds '{existing.name}' made from {existing.source.file}, "
-            "a different source or signature",
-            hint="use another directory, or remove this one",
-        )
-    return replace(
-        existing.with_artifacts(*new.artifacts),
-        name=new.name,
-        version=new.version,
-        source=new.source,
-        golden=new.golden or existing.golden,
-    )
-
-
-def write_golden(file: Path, name: str, evidence: _Evidence, seed: int) -> Golden:
-    """Write feeds and reference outputs to ``file`` and return the entry that names it."""
-    members = [
-        {f"inputs/{key}": array for key, array in feed.items()}
-        | {f"outputs/{key}": array for key, array in answer.items()}
-        for feed, answer in zip(evidence.cases, evidence.outputs, strict=True)
-    ]
-    write_cases(file, members)
-    return Golden(name, digest_file(file), len(members), evidence.origin, seed)
+    return save(output, manifest, files, pool.scratch)
 
 
 def _parity_error(failed: Sequence[Artifact], *, kept: bool) -> ParityError:

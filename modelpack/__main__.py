@@ -1,0 +1,5 @@
+"""``python -m modelpack``."""
+
+from modelpack.cli import main
+
+main()

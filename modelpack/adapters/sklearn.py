@@ -1,0 +1,173 @@
+"""scikit-learn: fitted estimators and pipelines, and their way to ONNX."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import onnx
+import sklearn
+
+from modelpack.adapters.sklearn_loading import load, scan, walk
+from modelpack.adapters.sklearn_onnx import (
+    OPSET,
+    bind,
+    convert,
+    correct_locale,
+    scrub,
+    settle_opset,
+    track_missing,
+)
+from modelpack.adapters.sklearn_refusals import caveats
+from modelpack.adapters.sklearn_signature import (
+    Columns,
+    accepts_missing,
+    answers,
+    columns_of,
+    input_ranges,
+    input_specs,
+    roles_of,
+    sample,
+    signature_of,
+)
+from modelpack.artifact import ModelRef
+from modelpack.dependencies import versions
+from modelpack.errors import ConversionError, InputError
+from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
+from modelpack.signature import Signature, requested
+from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult
+
+__all__ = ["describe", "run", "scan", "to_onnx"]
+
+_CHECK_ROWS = 64  # rows on which the outputs of a converted model are identified
+
+
+# --- describing ----------------------------------------------------------------------
+
+
+def describe(ref: ModelRef) -> Description:
+    """Describe a fitted estimator; it is called on a few made-up rows to learn its outputs.
+
+    Raises:
+        InputError: the file holds no fitted estimator, or its inputs cannot be told.
+        ConversionError: the estimator answers nothing that a signature can express.
+        UntrustedSourceError: loading would run code of the file, and it is not trusted.
+    """
+    model = load(ref)
+    columns, native, ranges = _native(_key(ref))
+    signature = requested(native, ref.inputs, ref.outputs)
+    return Description(
+        signature,
+        framework="sklearn",
+        versions=versions("scikit-learn", "numpy"),
+        ops=dict(sorted(Counter(type(item).__name__ for _, item in walk(model)).items())),
+        bindings={
+            new.name: old.name
+            for new, old in zip(
+                (*signature.inputs, *signature.outputs),
+                (*native.inputs, *native.outputs),
+                strict=True,
+            )
+        },
+        ranges={
+            new.name: ranges[old.name]
+            for new, old in zip(signature.inputs, native.inputs, strict=True)
+            if old.name in ranges
+        },
+        accepts_nan=accepts_missing(model, columns, native.inputs, ranges),
+    )
+
+
+def _key(ref: ModelRef) -> ModelRef:
+    """The part of a reference that decides on the native signature."""
+    return ModelRef(ref.format, ref.encoding, ref.location, trusted=ref.trusted)
+
+
+@lru_cache
+def _native(ref: ModelRef) -> tuple[Columns, Signature, dict[str, Range]]:
+    model = load(ref)
+    columns = columns_of(model)
+    specs = input_specs(columns)
+    ranges = input_ranges(model, columns, specs)
+    return columns, signature_of(model, columns, specs, ranges), ranges
+
+
+# --- running -------------------------------------------------------------------------
+
+
+def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
+    """Call the estimator itself; see `modelpack.adapters`.
+
+    Raises:
+        InputError: a feed does not fit the model.
+    """
+    signature = ref.signature or describe(ref).signature
+    feeds = read_cases(Path(cases), signature.inputs)
+    results = [_answer(ref, signature, feed) for feed in feeds]
+    latency = None
+    if repeat and feeds:
+        times = []
+        for _ in range(repeat):
+            start = time.perf_counter()
+            _answer(ref, signature, feeds[0])
+            times.append(time.perf_counter() - start)
+        latency = statistics.median(times) * 1e3
+    write_cases(Path(outputs), results)
+    return RunResult(f"scikit-learn {sklearn.__version__}", latency)
+
+
+def _answer(ref: ModelRef, signature: Signature, feed: Case) -> Case:
+    model = load(ref)
+    columns, native, _ = _native(_key(ref))
+    arrays = []
+    for spec in signature.inputs:
+        array = feed[spec.name]
+        if spec.shape is not None and array.ndim != len(spec.shape):
+            raise InputError(f"input '{spec.name}' is {spec}, but was fed {array.shape}")
+        arrays.append(array.astype(numpy_dtype(spec.dtype), copy=False))
+    # By position: the user may have renamed outputs.
+    named = dict(zip((item.name for item in native.outputs), signature.outputs, strict=True))
+    results = answers(model, columns, arrays)
+    return {
+        named[name].name: result
+        for (name, _, _), result in zip(roles_of(model), results, strict=True)
+    }
+
+
+# --- exporting -----------------------------------------------------------------------
+
+
+def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
+    """Convert to ONNX with skl2onnx, and put right what it gets wrong.
+
+    Raises:
+        UnsupportedOpsError: steps cannot be converted faithfully; all are listed.
+        ConversionError: skl2onnx fails, or its result answers something else.
+    """
+    estimator = load(source)
+    columns, native, ranges = _native(_key(source))
+    signature = source.signature or requested(native, source.inputs, source.outputs)
+    model = convert(estimator, columns, signature, options.opset)
+    correct_locale(model)
+    track_missing(model, estimator)
+    scrub(model)
+    arrays = sample(native.inputs, ranges, _CHECK_ROWS)
+    bind(model, signature, arrays, answers(estimator, columns, arrays))
+    settle_opset(model, options.opset or OPSET)
+    model.graph.name = options.name
+    opset = {item.domain or "ai.onnx": item.version for item in model.opset_import}
+    if options.opset is not None and opset.get("ai.onnx", options.opset) != options.opset:
+        raise ConversionError(
+            f"skl2onnx wrote opset {opset['ai.onnx']}, not {options.opset}",
+            hint=f"leave --opset away for its default, {OPSET}",
+        )
+    onnx.checker.check_model(model, full_check=True)
+    Path(target).write_bytes(model.SerializeToString(deterministic=True))
+    return StepResult(
+        versions("skl2onnx", "scikit-learn", "onnx"),
+        {f"opset.{domain}": version for domain, version in sorted(opset.items())},
+        notes=caveats(estimator),
+    )

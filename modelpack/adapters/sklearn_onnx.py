@@ -1,0 +1,404 @@
+"""Fitted scikit-learn estimators to ONNX with skl2onnx, and what has to be put right after."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnxruntime
+import skl2onnx
+import skl2onnx.common._container
+from onnx import TensorProto, numpy_helper
+from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+
+from modelpack.adapters.sklearn_loading import walk
+from modelpack.adapters.sklearn_refusals import (
+    refuse_unsupported,
+    token_expression,
+    vectorizers,
+)
+from modelpack.adapters.sklearn_signature import Columns, positions_of
+from modelpack.errors import ConversionError
+from modelpack.samples import Array
+from modelpack.signature import DType, Signature, TensorSpec
+
+OPSET = 21
+ML_OPSET = 3  # ONNX Runtime and skl2onnx know the tree ops of later versions only in part
+_TYPES = {
+    DType.FLOAT32: FloatTensorType,
+    DType.INT64: Int64TensorType,
+    DType.STRING: StringTensorType,
+}
+_ELEMENTS = {
+    DType.FLOAT32: TensorProto.FLOAT,
+    DType.INT64: TensorProto.INT64,
+    DType.STRING: TensorProto.STRING,
+}
+_TREES = ("DecisionTree", "RandomForest", "ExtraTree", "GradientBoosting", "HistGradient")
+# A name that no estimator's own tensors have.
+_INNER = "inner_"
+
+
+def convert(model: Any, columns: Columns, signature: Signature, opset: int | None) -> Any:
+    """Return the `onnx.ModelProto` of an estimator, before outputs are fitted.
+
+    Raises:
+        UnsupportedOpsError: steps cannot be converted faithfully; all are listed.
+        ConversionError: skl2onnx fails.
+    """
+    refuse_unsupported(model)
+    prepared = _by_position(copy.deepcopy(model), columns)
+    types = [
+        (_column_name(columns, index, spec), _TYPES[spec.dtype]([None, *(spec.shape or ())[1:]]))
+        for index, spec in enumerate(signature.inputs)
+    ]
+    failure: Exception | None = None
+    for zipmap in (True, False):
+        try:
+            with _patched():
+                return skl2onnx.convert_sklearn(
+                    prepared,
+                    name="model",
+                    initial_types=types,
+                    target_opset={"": opset or OPSET, "ai.onnx.ml": ML_OPSET},
+                    options=_options(prepared, zipmap),
+                )
+        except NameError as error:  # an option that the final estimator does not know
+            failure = error
+        except Exception as error:  # converters raise many kinds
+            raise _refusal(error) from error
+    raise _refusal(failure or ConversionError("no options fit")) from failure
+
+
+def _refusal(error: BaseException) -> ConversionError:
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return ConversionError(f"skl2onnx cannot convert the model: {type(error).__name__}: {first}")
+
+
+def _column_name(columns: Columns, index: int, spec: TensorSpec) -> str:
+    """The name by which a ColumnTransformer finds an input."""
+    if columns.kind == "columns" and columns.names:
+        return columns.names[columns.positions[index]]
+    return spec.name
+
+
+def _by_position(model: Any, columns: Columns) -> Any:
+    """Let ColumnTransformers of one matrix select by position: it has no column names."""
+    if columns.kind != "matrix" or not columns.names:
+        return model
+    for _, item in walk(model):
+        if hasattr(item, "transformers_"):
+            names = tuple(map(str, getattr(item, "feature_names_in_", columns.names)))
+            item.transformers_ = [
+                (name, step, positions_of(selection, len(names), names))
+                for name, step, selection in item.transformers_
+            ]
+    return model
+
+
+def _options(model: Any, zipmap: bool) -> dict[int, dict[str, Any]]:
+    options: dict[int, dict[str, Any]] = {}
+    final = model
+    while hasattr(final, "steps"):
+        final = final.steps[-1][1]
+    if zipmap and hasattr(final, "classes_"):
+        options[id(final)] = {"zipmap": False}
+    for item in vectorizers(model):
+        options[id(item)] = {"tokenexp": token_expression(item)}
+    everything = [item for _, item in walk(model)]
+    if any(type(item).__name__.startswith(_TREES) for item in everything):
+        for item in everything:
+            # Trees compare with thresholds: x / s and x * (1 / s) fall on different sides.
+            if type(item).__name__ == "StandardScaler":
+                options.setdefault(id(item), {})["div"] = "div"
+    return options
+
+
+@contextlib.contextmanager
+def _patched() -> Iterator[None]:
+    """Convert attribute values to plain numbers on their way into protobuf.
+
+    Protobuf 7 refuses the bool and NumPy values that skl2onnx writes into integer fields.
+    """
+    original = onnx.helper.make_attribute
+
+    def make_attribute(key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(key, _plain(value), *args, **kwargs)
+
+    level = logging.getLogger("skl2onnx").level
+    with (
+        mock.patch.object(onnx.helper, "make_attribute", make_attribute),
+        mock.patch.object(skl2onnx.common._container, "make_attribute", make_attribute),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        logging.getLogger("skl2onnx").setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.getLogger("skl2onnx").setLevel(level)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | np.bool_ | np.integer):
+        return int(value)
+    if isinstance(value, np.floating):
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def settle_opset(model: Any, wanted: int) -> None:
+    """Declare the wanted opset where the file means the same in it.
+
+    skl2onnx declares the lowest opset that has the ops it used. A higher one is as right
+    when none of these ops changed in between.
+    """
+    for opset in model.opset_import:
+        if opset.domain in {"", "ai.onnx"} and opset.version < wanted:
+            nodes = [node for graph in graphs(model.graph) for node in graph.node]
+            if all(
+                onnx.defs.get_schema(node.op_type, opset.version).since_version
+                == onnx.defs.get_schema(node.op_type, wanted).since_version
+                for node in nodes
+                if node.domain in {"", "ai.onnx"}
+            ):
+                opset.version = wanted
+    model.ir_version = max(
+        model.ir_version, onnx.helper.find_min_ir_version_for(list(model.opset_import), True)
+    )
+
+
+# --- after the conversion ------------------------------------------------------------
+
+
+def graphs(graph: Any) -> Iterator[Any]:
+    """Yield a graph and the graphs inside of its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from graphs(inner)
+
+
+def correct_locale(model: Any) -> None:
+    """Let lowercasing use a locale that every machine has, and that knows all letters."""
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            if node.op_type == "StringNormalizer":
+                for attribute in node.attribute:
+                    if attribute.name == "locale":
+                        attribute.s = b"C.UTF-8"
+
+
+def track_missing(model: Any, estimator: Any) -> None:
+    """Send missing values where each tree learned to send them.
+
+    skl2onnx writes for the trees of decision trees and forests that NaN goes right. Which
+    estimator a node came from is told from its splits.
+    """
+    forests = []
+    for _, item in walk(estimator):
+        members = getattr(item, "estimators_", [item])
+        members = members.ravel() if isinstance(members, np.ndarray) else members
+        trees = [member.tree_ for member in members if hasattr(member, "tree_")]
+        if trees and len(trees) == len(list(members)):
+            forests.append(trees)
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            if node.op_type.startswith("TreeEnsemble"):
+                _track_missing(node, forests)
+
+
+def _track_missing(node: Any, forests: list[list[Any]]) -> None:
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    owners = list(attributes["nodes_treeids"].ints)
+    ids = list(attributes["nodes_nodeids"].ints)
+    leaves = [mode == b"LEAF" for mode in attributes["nodes_modes"].strings]
+    features = np.array(attributes["nodes_featureids"].ints)
+    inner = ~np.array(leaves)
+    for trees in forests:
+        if max(owners) + 1 != len(trees) or len(ids) != sum(tree.node_count for tree in trees):
+            continue
+        offsets = np.cumsum([0, *(tree.node_count for tree in trees)])
+        places = offsets[owners] + np.array(ids)
+        known = np.concatenate([tree.feature for tree in trees])[places]
+        if not (known[inner] == features[inner]).all():
+            continue
+        left = np.concatenate([tree.missing_go_to_left for tree in trees])[places]
+        flags = np.where(inner, left, 0).astype(int).tolist()
+        stale = attributes.get("nodes_missing_value_tracks_true")
+        if stale is not None:
+            node.attribute.remove(stale)
+        node.attribute.append(onnx.helper.make_attribute("nodes_missing_value_tracks_true", flags))
+        return
+
+
+def scrub(message: Any) -> None:
+    """Remove doc strings and metadata at every level."""
+    for field, value in list(message.ListFields()):
+        if field.name in {"metadata_props", "doc_string"}:
+            message.ClearField(field.name)
+        elif field.message_type:
+            for item in value if field.is_repeated else [value]:
+                scrub(item)
+
+
+def rename_values(model: Any, names: dict[str, str]) -> None:
+    """Rename tensors everywhere in a model."""
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+            node.output[:] = [names.get(name, name) for name in node.output]
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            value.name = names.get(value.name, value.name)
+
+
+def all_values(model: Any) -> set[str]:
+    """Return the names of all tensors of a model."""
+    found: set[str] = set()
+    for graph in graphs(model.graph):
+        found.update(value.name for value in (*graph.input, *graph.initializer))
+        for node in graph.node:
+            found.update(name for name in (*node.input, *node.output) if name)
+    return found
+
+
+def bind(
+    model: Any, signature: Signature, arrays: Sequence[Array], expected: Sequence[Array]
+) -> None:
+    """Give the model exactly the inputs and outputs of the signature.
+
+    The converter's outputs are taken in order, reshaped and cast where its declared shapes
+    are wrong, and the sign and column of two-class scores found, by comparing with what
+    the estimator answers (``expected``) for ``arrays``.
+
+    Raises:
+        ConversionError: an output cannot be made what the signature says.
+    """
+    graph = model.graph
+    wanted = {spec.name for spec in (*signature.inputs, *signature.outputs)}
+    clashes = {name: _INNER + name for name in all_values(model) if name in wanted}
+    rename_values(model, clashes)
+    rename_values(
+        model,
+        {value.name: spec.name for value, spec in zip(graph.input, signature.inputs, strict=True)},
+    )
+    feeds = {spec.name: array for spec, array in zip(signature.inputs, arrays, strict=True)}
+    actual = _run(model, feeds)
+    offered = [value.name for value in graph.output]
+    if len(offered) < len(signature.outputs):
+        raise ConversionError(
+            f"skl2onnx writes {len(offered)} outputs, but the model has {len(signature.outputs)}"
+        )
+    del graph.output[:]
+    del graph.value_info[:]
+    for spec, source, want in zip(signature.outputs, offered, expected, strict=False):
+        _fit_output(graph, spec, source, actual[source], want)
+        graph.output.append(_value_info(spec))
+    for value, spec in zip(graph.input, signature.inputs, strict=True):
+        value.CopyFrom(_value_info(spec))
+    _drop_unused(graph)
+
+
+def _run(model: Any, feeds: dict[str, Array]) -> dict[str, Array]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    except Exception as error:  # ONNX Runtime raises its own unexported kinds
+        first = str(error).splitlines()[0]
+        raise ConversionError(f"ONNX Runtime cannot run the converted model: {first}") from error
+
+
+def _fit_output(graph: Any, spec: TensorSpec, source: str, have: Any, want: Array) -> None:
+    """Append what turns the converter's output into the signature's."""
+    if not isinstance(have, np.ndarray):
+        raise ConversionError(f"skl2onnx writes '{spec.name}' as a {type(have).__name__}")
+    rows = len(want)
+    sign = 1
+    if have.ndim == 2 and have.shape == (rows, 2) and want.shape == (rows,):
+        column, sign = _score_column(have, want, spec)
+        index = numpy_helper.from_array(np.array(column, np.int64), f"{spec.name}_column")
+        graph.initializer.append(index)
+        source = _append(graph, "Gather", [source, index.name], f"{spec.name}_picked", axis=1)
+        have = have[:, column]
+    elif have.dtype.kind == "f" and have.size == want.size and have.size:
+        flat = have.reshape(want.shape)
+        if np.allclose(-flat, want, 1e-3, 1e-5) and not np.allclose(flat, want, 1e-3, 1e-5):
+            sign = -1
+    if sign < 0:
+        source = _append(graph, "Neg", [source], f"{spec.name}_negated")
+    if have.shape != want.shape:
+        if have.size != want.size:
+            raise ConversionError(
+                f"skl2onnx writes '{spec.name}' with the shape {have.shape}, not {want.shape}"
+            )
+        shape = numpy_helper.from_array(
+            np.array([-1, *want.shape[1:]], np.int64), f"{spec.name}_shape"
+        )
+        graph.initializer.append(shape)
+        source = _append(graph, "Reshape", [source, shape.name], f"{spec.name}_shaped")
+    element = _ELEMENTS[spec.dtype]
+    kinds = {DType.FLOAT32: "float32", DType.INT64: "int64", DType.STRING: "object"}
+    if have.dtype.name != kinds[spec.dtype]:
+        if DType.STRING in {spec.dtype} or have.dtype.kind == "O":
+            raise ConversionError(f"skl2onnx writes '{spec.name}' as {have.dtype}")
+        source = _append(graph, "Cast", [source], f"{spec.name}_cast", to=element)
+    producer = next(node for node in graph.node if source in node.output)
+    uses = sum(source in node.input for node in graph.node)
+    if uses or source in {value.name for value in graph.input}:
+        _append(graph, "Identity", [source], spec.name)
+    else:
+        producer.output[:] = [spec.name if name == source else name for name in producer.output]
+
+
+def _score_column(have: Array, want: Array, spec: TensorSpec) -> tuple[int, int]:
+    """Find the column and sign of two-class scores: converters differ in both."""
+    for column in (1, 0):
+        for sign in (1, -1):
+            if np.allclose(sign * have[:, column], want, 1e-3, 1e-5):
+                return column, sign
+    raise ConversionError(f"skl2onnx writes other values than the model's as '{spec.name}'")
+
+
+def _append(graph: Any, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    graph.node.append(onnx.helper.make_node(op, inputs, [output], name=output, **attributes))
+    return output
+
+
+def _value_info(spec: TensorSpec) -> Any:
+    return onnx.helper.make_tensor_value_info(spec.name, _ELEMENTS[spec.dtype], spec.shape)
+
+
+def _drop_unused(graph: Any) -> None:
+    """Remove nodes and constants that no output needs any more."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if any(name in needed for name in node.output):
+            needed.update(node.input)
+            for inner in graphs(onnx.GraphProto(node=[node])):
+                for item in inner.node:
+                    needed.update(item.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    constants = [item for item in graph.initializer if item.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(constants)

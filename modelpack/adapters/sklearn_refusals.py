@@ -1,0 +1,97 @@
+"""What skl2onnx cannot mirror, although it may convert it without complaint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from skl2onnx._supported_operators import sklearn_operator_name_map
+
+from modelpack.adapters.sklearn_loading import walk
+from modelpack.errors import UnsupportedOpsError
+
+_DEFAULT_TOKENS = {r"(?u)\b\w\w+\b": 2, r"(?u)\b\w+\b": 1}
+_VECTORIZERS = {"CountVectorizer", "TfidfVectorizer"}
+
+# Estimators that convert, but whose ONNX file does not run or answers something else.
+_REFUSED = {
+    "TunedThresholdClassifierCV": "its decision threshold is lost",
+    "FixedThresholdClassifier": "its decision threshold is lost",
+    "RadiusNeighborsClassifier": "ONNX Runtime cannot run what skl2onnx writes for it",
+    "RadiusNeighborsRegressor": "ONNX Runtime cannot run what skl2onnx writes for it",
+    "GaussianProcessClassifier": "ONNX Runtime cannot run what skl2onnx writes for it",
+}
+
+
+def refuse_unsupported(model: Any) -> None:
+    """Check every step of an estimator.
+
+    Raises:
+        UnsupportedOpsError: some cannot be converted faithfully; all are listed.
+    """
+    problems = []
+    for path, item in walk(model):
+        reason = _problem(item)
+        if reason:
+            problems.append(f"{path} ({type(item).__name__}): {reason}")
+    if problems:
+        raise UnsupportedOpsError(
+            "cannot be converted to ONNX: " + "; ".join(dict.fromkeys(problems)),
+            hint="replace these steps, or move them out of the model",
+        )
+
+
+def caveats(model: Any) -> tuple[str, ...]:
+    """Say where the converted estimator is an approximation that parity has to judge."""
+    return tuple(
+        f"{path}: isotonic calibration is a step function, whose steps ONNX places approximately"
+        for path, item in walk(model)
+        if type(item).__name__ == "CalibratedClassifierCV" and item.method == "isotonic"
+    )
+
+
+def _problem(item: Any) -> str:
+    name = type(item).__name__
+    if name in _REFUSED:
+        return _REFUSED[name]
+    root = type(item).__module__.partition(".")[0]
+    if root in {"xgboost", "lightgbm", "catboost"}:
+        return "boosters inside of a pipeline are not supported yet"
+    if root != "sklearn":
+        return f"skl2onnx does not know this class of {root}"
+    if name.startswith("HistGradientBoosting"):
+        categorical = getattr(item, "is_categorical_", None)
+        if categorical is not None and np.any(categorical):
+            return "its categorical_features are lost; encode them with an OrdinalEncoder instead"
+        return ""
+    if name == "LinearDiscriminantAnalysis" and len(item.classes_) == 2:
+        return "its probabilities for two classes come out wrong"
+    if name == "CalibratedClassifierCV" and item.method == "temperature":
+        return "temperature scaling is unknown to skl2onnx"
+    if name == "FunctionTransformer":
+        return "it calls a Python function" if item.func is not None else ""
+    if name in _VECTORIZERS:
+        return _vectorizer_problem(item)
+    return "" if type(item) in sklearn_operator_name_map else "skl2onnx does not know it"
+
+
+def _vectorizer_problem(item: Any) -> str:
+    if item.stop_words and item.ngram_range[1] > 1:
+        return "stop words together with n-grams come out wrong"
+    if item.analyzer != "word":
+        return f"the analyzer {item.analyzer!r} comes out wrong"
+    if item.strip_accents or item.preprocessor or item.tokenizer:
+        return "its own preprocessing or tokenizing is not converted"
+    if item.token_pattern not in _DEFAULT_TOKENS:
+        return f"the token pattern {item.token_pattern!r} has no counterpart"
+    return ""
+
+
+def token_expression(item: Any) -> str:
+    """Return the vectorizer's token pattern in the syntax of ONNX Runtime's Tokenizer."""
+    return r"[\p{L}\p{N}_]{%d,}" % _DEFAULT_TOKENS[item.token_pattern]
+
+
+def vectorizers(model: Any) -> list[Any]:
+    """Return the text vectorizers inside of an estimator."""
+    return [item for _, item in walk(model) if type(item).__name__ in _VECTORIZERS]

@@ -1,0 +1,497 @@
+"""What goes into and comes out of a fitted scikit-learn estimator.
+
+Estimators know the number and perhaps the names of their columns, not their types. Types
+are taken from the categories that encoders learned, and are float32 otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.base import is_classifier, is_outlier_detector, is_regressor
+
+from modelpack.adapters.sklearn_loading import children
+from modelpack.errors import ConversionError, InputError
+from modelpack.samples import SIZES, Array, numpy_dtype
+from modelpack.signature import DType, Meaning, Signature, TensorSpec
+from modelpack.steps import Range
+
+_ENCODERS = {"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}
+_VECTORIZERS = {"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"}
+_PRESERVING = {"SimpleImputer", "KNNImputer", "IterativeImputer", "VarianceThreshold"}
+_BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """How an estimator takes its data.
+
+    Attributes:
+        kind: ``matrix`` (one array), ``columns`` (one input per column) or ``text``.
+        names: names of the columns it was fitted on; empty when it was fitted on an array.
+        positions: which columns of the fitted data the inputs are, for ``columns``.
+        dtypes: element type of each column.
+        width: number of columns of the fitted data.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    positions: tuple[int, ...]
+    dtypes: tuple[DType, ...]
+    width: int
+
+
+# --- inputs --------------------------------------------------------------------------
+
+
+def columns_of(model: Any) -> Columns:
+    """Find out the columns that a fitted estimator takes.
+
+    Raises:
+        InputError: the estimator does not tell them.
+    """
+    first = _first_step(model)
+    if type(first).__name__ in _VECTORIZERS:
+        return Columns("text", (), (), (DType.STRING,), 1)
+    names = tuple(map(str, getattr(model, "feature_names_in_", ())))
+    width = getattr(model, "n_features_in_", None)
+    if width is None:
+        raise InputError(
+            f"the {type(model).__name__} does not tell how many columns it takes",
+            hint="describe its input, for example --input 'X:float32[batch,4]'",
+        )
+    known = _dtypes(model, range(width), names)
+    dtypes = tuple(known.get(index, DType.FLOAT32) for index in range(width))
+    if len(set(dtypes)) == 1:
+        return Columns("matrix", names, tuple(range(width)), dtypes, width)
+    used = _used(first, width, names)
+    return Columns("columns", names, used, tuple(dtypes[index] for index in used), width)
+
+
+def input_specs(columns: Columns) -> tuple[TensorSpec, ...]:
+    """Return the inputs of an estimator that takes these columns."""
+    if columns.kind == "text":
+        return (TensorSpec("text", DType.STRING, (_BATCH, 1)),)
+    if columns.kind == "matrix":
+        shape = (_BATCH, columns.width)
+        return (TensorSpec("X", columns.dtypes[0], shape, columns=columns.names),)
+    originals = [columns.names[i] if columns.names else f"x{i}" for i in columns.positions]
+    return tuple(
+        TensorSpec(name, dtype, (_BATCH, 1), columns=(original,) if columns.names else ())
+        for name, original, dtype in zip(
+            _tensor_names(originals), originals, columns.dtypes, strict=True
+        )
+    )
+
+
+def _tensor_names(originals: Sequence[str]) -> list[str]:
+    """Make column names usable as tensor names, and keep them different."""
+    names: list[str] = []
+    for original in originals:
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", original)
+        name = name if re.match(r"[A-Za-z_]", name) else f"_{name}"
+        while name in names:
+            name += "_"
+        names.append(name)
+    return names
+
+
+def _first_step(model: Any) -> Any:
+    while hasattr(model, "steps"):
+        steps = [step for _, step in model.steps if step not in {None, "passthrough"}]
+        if not steps:
+            return model
+        model = steps[0]
+    return model
+
+
+def _used(first: Any, width: int, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Columns that are read. Positions shift without the others, so those stay then."""
+    if not hasattr(first, "transformers_") or not names:
+        return tuple(range(width))
+    used: set[int] = set()
+    for _, transformer, selection in first.transformers_:
+        if transformer is None or (isinstance(transformer, str) and transformer == "drop"):
+            continue
+        if not all(isinstance(item, str) for item in _as_list(selection)):
+            return tuple(range(width))
+        used.update(positions_of(selection, width, names))
+    return tuple(sorted(used))
+
+
+def _as_list(selection: Any) -> list[Any]:
+    if isinstance(selection, str | int | slice):
+        return [selection]
+    return list(selection)
+
+
+def positions_of(selection: Any, width: int, names: tuple[str, ...]) -> list[int]:
+    """Resolve a column selection of a ColumnTransformer to positions."""
+    if isinstance(selection, slice):
+        if isinstance(selection.start, str) or isinstance(selection.stop, str):
+            start = names.index(selection.start) if selection.start else 0
+            stop = names.index(selection.stop) + 1 if selection.stop else width
+            return list(range(start, stop))
+        return list(range(width))[selection]
+    items = _as_list(selection)
+    if items and all(isinstance(item, bool | np.bool_) for item in items):
+        return [index for index, chosen in enumerate(items) if chosen]
+    return [
+        names.index(item) if isinstance(item, str) else range(width)[int(item)] for item in items
+    ]
+
+
+def _dtypes(model: Any, positions: Iterable[int], names: tuple[str, ...]) -> dict[int, DType]:
+    """Types of the columns at these positions, as far as fitted steps betray them."""
+    where = list(positions)
+    name = type(model).__name__
+    if hasattr(model, "transformers_"):
+        found: dict[int, DType] = {}
+        for _, step, selection in model.transformers_:
+            chosen = [where[index] for index in positions_of(selection, len(where), names)]
+            found.update(_dtypes(step, chosen, ()))
+        return found
+    if hasattr(model, "steps"):
+        found = {}
+        for _, step in model.steps:
+            found = {**_dtypes(step, where, names), **found}
+            if type(step).__name__ not in _PRESERVING:
+                break
+        return found
+    if hasattr(model, "transformer_list"):
+        found = {}
+        for _, step in model.transformer_list:
+            found.update(_dtypes(step, where, names))
+        return found
+    if name in _ENCODERS:
+        return {
+            index: _category_dtype(values)
+            for index, values in zip(where, model.categories_, strict=True)
+        }
+    if name in _VECTORIZERS:
+        return dict.fromkeys(where, DType.STRING)
+    if name == "SimpleImputer" and getattr(model, "_fit_dtype", np.dtype(float)).kind in "OUST":
+        return dict.fromkeys(where, DType.STRING)
+    return {}
+
+
+def _category_dtype(values: Array) -> DType:
+    if values.dtype.kind in "iub":
+        return DType.INT64
+    if values.dtype.kind == "f":
+        return DType.FLOAT32
+    present = [value for value in values if value is not None and value == value]
+    if any(isinstance(value, str) for value in present):
+        return DType.STRING
+    whole = all(isinstance(value, int | np.integer) for value in present)
+    return DType.INT64 if whole and len(present) == len(values) else DType.FLOAT32
+
+
+# --- usual values --------------------------------------------------------------------
+
+
+def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> dict[str, Range]:
+    """Return the values that the inputs usually take, from what the steps learned."""
+    if columns.kind == "text":
+        words = getattr(_first_step(model), "vocabulary_", None) or {"text": 0}
+        chosen = sorted(map(str, words))[:40]
+        texts = [" ".join(chosen[i : i + 4]) for i in range(0, len(chosen), 4)]
+        return {specs[0].name: Range(values=(*texts, "an unknown été", ""))}
+    bounds = _bounds(model, list(range(columns.width)), columns.names)
+    if columns.kind == "columns":
+        found = {
+            spec.name: bounds[position]
+            for spec, position in zip(specs, columns.positions, strict=True)
+            if position in bounds
+        }
+        return found
+    if columns.dtypes[0] is DType.STRING:
+        shared = [set(bounds[i].values) for i in range(columns.width) if i in bounds]
+        # One list serves the whole matrix: only values that every column knows are safe.
+        values = set.intersection(*shared) if shared else set()
+        return {specs[0].name: Range(values=tuple(sorted(values)))} if values else {}
+    if not bounds:
+        return {}
+    default = Range((-2.0,), (2.0,))
+    rows = [bounds.get(index, default) for index in range(columns.width)]
+    low, high = tuple(row.low[0] for row in rows), tuple(row.high[0] for row in rows)
+    return {specs[0].name: Range(low, high)}
+
+
+def _bounds(model: Any, where: list[int], names: tuple[str, ...]) -> dict[int, Range]:
+    name = type(model).__name__
+    found: dict[int, Range] = {}
+    if hasattr(model, "transformers_"):
+        for _, step, selection in model.transformers_:
+            chosen = [where[index] for index in positions_of(selection, len(where), names)]
+            found = {**_bounds(step, chosen, ()), **found}
+        return found
+    if hasattr(model, "steps"):
+        for _, step in model.steps:
+            found = {**_bounds(step, where, names), **found}
+            if type(step).__name__ not in _PRESERVING:
+                break
+        return found
+    if name in _ENCODERS:
+        known = getattr(model, "handle_unknown", "ignore") != "error"
+        return {
+            index: _category_range(values, known)
+            for index, values in zip(where, model.categories_, strict=True)
+        }
+    limits = _limits(model, len(where))
+    if limits is not None:
+        return {
+            index: Range((float(low),), (float(high),))
+            for index, low, high in zip(where, *limits, strict=True)
+            if np.isfinite(low) and np.isfinite(high)
+        }
+    for _, child in children(model):
+        if getattr(child, "n_features_in_", None) == len(where):
+            return _bounds(child, where, names)
+    return {}
+
+
+def _category_range(values: Array, unknown_allowed: bool) -> Range:
+    if _category_dtype(values) is DType.STRING:
+        words = [value for value in values if isinstance(value, str)]
+        return Range(values=(*words, *(("an unknown value",) if unknown_allowed else ())))
+    numbers = [float(value) for value in values if value is not None and value == value]
+    if not numbers:
+        return Range()
+    low, high = min(numbers), max(numbers)
+    gaps = numbers != [low + step for step in range(len(numbers))]
+    if gaps and not unknown_allowed:
+        high = low  # a value between the categories would be refused
+    return Range((low,), (high,))
+
+
+def _limits(model: Any, width: int) -> tuple[Array, Array] | None:
+    """Smallest and largest usual value per column, from the statistics of one step."""
+    if hasattr(model, "data_min_"):
+        return model.data_min_, model.data_max_
+    if hasattr(model, "max_abs_"):
+        return -model.max_abs_, model.max_abs_
+    if hasattr(model, "center_") or type(model).__name__ == "StandardScaler":
+        middle = getattr(model, "mean_", getattr(model, "center_", None))
+        spread = getattr(model, "scale_", None)
+        middle = np.zeros(width) if middle is None else middle
+        spread = np.ones(width) if spread is None else spread
+        return middle - 3 * spread, middle + 3 * spread
+    if hasattr(model, "quantiles_"):
+        return model.quantiles_.min(0), model.quantiles_.max(0)
+    if hasattr(model, "explained_variance_") and hasattr(model, "components_"):
+        middle = np.zeros(width) if getattr(model, "mean_", None) is None else model.mean_
+        spread = np.sqrt((model.components_**2 * model.explained_variance_[:, None]).sum(0))
+        return middle - 3 * spread, middle + 3 * spread
+    if hasattr(model, "theta_") and hasattr(model, "var_"):
+        spread = 3 * np.sqrt(model.var_)
+        return (model.theta_ - spread).min(0), (model.theta_ + spread).max(0)
+    for name in ("cluster_centers_", "support_vectors_", "_fit_X"):
+        points = getattr(model, name, None)
+        if isinstance(points, np.ndarray) and points.ndim == 2 and len(points):
+            return points.min(0), points.max(0)
+    thresholds = _thresholds(model)
+    return None if thresholds is None else _spread(thresholds, width)
+
+
+def _thresholds(model: Any) -> list[tuple[Array, Array]] | None:
+    """Pairs of (features, thresholds) of the splits of trees, histograms included."""
+    mapper = getattr(model, "_bin_mapper", None)
+    if mapper is not None:
+        return [
+            (np.full(len(cuts), index), np.asarray(cuts))
+            for index, cuts in enumerate(mapper.bin_thresholds_)
+        ]
+    members = getattr(model, "estimators_", [model])
+    members = members.ravel() if isinstance(members, np.ndarray) else members
+    trees = [item.tree_ for item in members if hasattr(item, "tree_")]
+    split = [tree.children_left >= 0 for tree in trees]
+    found = [
+        (tree.feature[inner], tree.threshold[inner])
+        for tree, inner in zip(trees, split, strict=True)
+    ]
+    return found or None
+
+
+def _spread(pairs: list[tuple[Array, Array]], width: int) -> tuple[Array, Array]:
+    """Bounds a little beyond the thresholds, so that both sides of each are visited."""
+    features = np.concatenate([features for features, _ in pairs])
+    cuts = np.concatenate([cuts for _, cuts in pairs])
+    low, high = np.full(width, -2.0), np.full(width, 2.0)
+    for index in range(width):
+        own = cuts[(features == index) & np.isfinite(cuts)] if len(cuts) else cuts
+        if len(own):
+            margin = 0.1 * (own.max() - own.min()) + 1e-3 * abs(own).max() + 1e-6
+            low[index], high[index] = own.min() - margin, own.max() + margin
+    return low, high
+
+
+# --- feeding and calling -------------------------------------------------------------
+
+
+def data_for(columns: Columns, arrays: Sequence[Array]) -> Any:
+    """Arrange input arrays as the estimator was fitted: a matrix, a data frame or texts."""
+    if columns.kind == "text":
+        return [str(item) for item in arrays[0].reshape(-1)]
+    if columns.kind == "matrix":
+        return pd.DataFrame(arrays[0], columns=list(columns.names)) if columns.names else arrays[0]
+    flat = [array.reshape(-1) for array in arrays]
+    if columns.names:
+        originals = [columns.names[index] for index in columns.positions]
+        return pd.DataFrame(dict(zip(originals, flat, strict=True)))
+    matrix = np.empty((len(flat[0]), columns.width), dtype=object)
+    for index, column in zip(columns.positions, flat, strict=True):
+        matrix[:, index] = column
+    return matrix
+
+
+def sample(
+    specs: Sequence[TensorSpec], ranges: dict[str, Range], rows: int, *, missing: bool = False
+) -> list[Array]:
+    """Make up ``rows`` rows of usual values; floats are NaN when ``missing``."""
+    rng = np.random.default_rng(0)
+    arrays: list[Array] = []
+    for spec in specs:
+        shape = (rows, *(dim if isinstance(dim, int) else SIZES[1] for dim in spec.shape[1:]))
+        usual = ranges.get(spec.name, Range())
+        if spec.dtype is DType.STRING:
+            words = np.array(usual.values or ("a", "b"), dtype=object)
+            arrays.append(words[rng.integers(0, len(words), shape)])
+            continue
+        low = np.asarray(usual.low or (-1.0 if spec.dtype.is_float else 0.0,))
+        high = np.asarray(usual.high or (1.0,))
+        values = low + (high - low) * rng.random(shape)
+        if spec.dtype.is_float and missing:
+            values = np.full(shape, np.nan)
+        values = values if spec.dtype.is_float else np.round(values)
+        arrays.append(values.astype(numpy_dtype(spec.dtype)))
+    return arrays
+
+
+def roles_of(model: Any) -> list[tuple[str, Meaning | None, str]]:
+    """Return (output name, meaning, method) of what the estimator answers.
+
+    Raises:
+        ConversionError: the estimator answers nothing for new data, or several labels a row.
+    """
+    labels = ("label", Meaning.LABEL, "predict")
+    if is_classifier(model):
+        if isinstance(getattr(model, "classes_", None), list):
+            raise ConversionError(
+                f"{type(model).__name__} gives several labels for a row, which is not supported",
+                hint="convert one classifier per label",
+            )
+        if hasattr(model, "predict_proba"):
+            return [labels, ("probabilities", Meaning.PROBABILITIES, "predict_proba")]
+        if hasattr(model, "decision_function"):
+            return [labels, ("scores", Meaning.SCORES, "decision_function")]
+        return [labels]
+    if is_regressor(model):
+        return [("prediction", Meaning.PREDICTION, "predict")]
+    if is_outlier_detector(model) and hasattr(model, "predict"):
+        return [labels, ("scores", Meaning.SCORES, "decision_function")]
+    if hasattr(model, "predict"):
+        probable = hasattr(model, "predict_proba")
+        extra = [("probabilities", Meaning.PROBABILITIES, "predict_proba")] if probable else []
+        return [labels, *extra]
+    if hasattr(model, "transform"):
+        return [("output", None, "transform")]
+    raise ConversionError(f"a {type(model).__name__} neither predicts nor transforms new data")
+
+
+def output_specs(model: Any, columns: Columns, arrays: Sequence[Array]) -> tuple[TensorSpec, ...]:
+    """Return the outputs of an estimator, their shapes found by calling it on a few rows.
+
+    Raises:
+        InputError: the estimator does not take such rows.
+    """
+    roles = roles_of(model)
+    results = answers(model, columns, arrays)
+    specs = []
+    for (name, meaning, _), result in zip(roles, results, strict=True):
+        dtype = {"f": DType.FLOAT32, "i": DType.INT64}.get(result.dtype.kind, DType.STRING)
+        spec = TensorSpec(name, dtype, (_BATCH, *result.shape[1:]), meaning=meaning)
+        if hasattr(model, "classes_") and (meaning is Meaning.LABEL or result.ndim == 2):
+            spec = replace(spec, classes=tuple(_plain_class(item) for item in model.classes_))
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _plain_class(value: Any) -> str | int | float | bool:
+    plain = value.item() if isinstance(value, np.generic) else value
+    return plain if isinstance(plain, str | int | float | bool) else str(plain)
+
+
+def answers(model: Any, columns: Columns, arrays: Sequence[Array]) -> list[Array]:
+    """Call the estimator; the results correspond to `roles_of`.
+
+    Floats are float32, whole labels int64, other labels strings, and nothing is sparse.
+
+    Raises:
+        InputError: the estimator does not take the data.
+    """
+    data = data_for(columns, arrays)
+    results = []
+    for _, meaning, method in roles_of(model):
+        result = _call(model, method, data)
+        result = result.toarray() if sparse.issparse(result) else np.asarray(result)
+        results.append(_labels(result, model) if meaning is Meaning.LABEL else _floats(result))
+    return results
+
+
+def _call(model: Any, method: str, data: Any) -> Any:
+    try:
+        try:
+            return getattr(model, method)(data)
+        except ValueError as error:
+            if "Buffer dtype mismatch" not in str(error):
+                raise
+            # Some compiled parts only take the type the estimator was fitted on.
+            return getattr(model, method)(data.astype(np.float64))
+    except Exception as error:  # estimators raise many kinds on unsuitable data
+        raise InputError(f"{type(model).__name__}.{method} fails on the data: {error}") from error
+
+
+def _labels(result: Array, model: Any) -> Array:
+    if result.dtype.kind in "iub":
+        return result.astype(np.int64)
+    if result.dtype.kind == "f":
+        if not (result == np.round(result)).all():
+            raise ConversionError(f"{type(model).__name__} has classes that are fractions")
+        return result.astype(np.int64)
+    return np.array([str(item) for item in result.reshape(-1)], dtype=object).reshape(result.shape)
+
+
+def _floats(result: Array) -> Array:
+    if result.dtype.kind in "fiub":
+        return result.astype(np.float32)
+    try:
+        return result.astype(np.float32)
+    except (TypeError, ValueError):
+        return np.array([str(item) for item in result.flat], object).reshape(result.shape)
+
+
+def signature_of(
+    model: Any, columns: Columns, specs: tuple[TensorSpec, ...], ranges: dict[str, Range]
+) -> Signature:
+    """Return the native signature of a fitted estimator."""
+    return Signature(specs, output_specs(model, columns, sample(specs, ranges, 3)))
+
+
+def accepts_missing(
+    model: Any, columns: Columns, specs: Sequence[TensorSpec], ranges: dict[str, Range]
+) -> bool:
+    """Whether the estimator answers for a row whose floats are all missing (NaN)."""
+    if not any(spec.dtype.is_float for spec in specs):
+        return False
+    try:
+        answers(model, columns, sample(specs, ranges, 1, missing=True))
+    except InputError:
+        return False
+    return True

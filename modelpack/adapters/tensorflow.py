@@ -1,0 +1,508 @@
+"""SavedModel directories: described, run, and converted to ONNX and TFLite."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelpack.artifact import ModelRef
+from modelpack.dependencies import versions
+from modelpack.errors import InputError
+from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
+from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
+from modelpack.steps import Description, RunResult, StepOptions, StepResult
+
+_TOOLS = ("tensorflow-cpu",)
+
+# Ops that touch files, other processes or the Python interpreter when the graph runs.
+_OUTSIDE_OPS = {
+    "CreateSummaryFileWriter",
+    "EagerPyFunc",
+    "FixedLengthRecordDataset",
+    "FixedLengthRecordDatasetV2",
+    "FixedLengthRecordReaderV2",
+    "ImmutableConst",
+    "MatchingFiles",
+    "MergeV2Checkpoints",
+    "PyFunc",
+    "PyFuncStateless",
+    "ReadFile",
+    "Restore",
+    "RestoreSlice",
+    "RestoreV2",
+    "Save",
+    "SaveSlices",
+    "SaveV2",
+    "TFRecordDataset",
+    "TFRecordDatasetV2",
+    "TFRecordReaderV2",
+    "TextLineDataset",
+    "TextLineReaderV2",
+    "WholeFileReaderV2",
+    "WriteFile",
+}
+
+
+def scan(ref: ModelRef) -> list[str]:
+    """List the ops of the file that reach outside the model, without loading it.
+
+    Saving and restoring in the functions that only serve checkpoints is not listed.
+
+    Raises:
+        InputError: ``saved_model.pb`` is missing or damaged.
+    """
+    found = []
+    for meta in _read_proto(ref).meta_graphs:
+        for node in _serving_nodes(meta):
+            if node.op in _OUTSIDE_OPS:
+                found.append(f"op '{node.name}' is a {node.op}, which reaches outside the model")
+    return sorted(set(found))
+
+
+def describe(ref: ModelRef) -> Description:
+    """Load the SavedModel and describe its ``serving_default``, or its only signature.
+
+    Raises:
+        InputError: the directory is damaged, has no signature, or does not fit the
+            description that the user gave.
+    """
+    loaded = _load(_identity(ref))
+    native = _native(loaded.signatures[loaded.chosen], loaded.chosen)
+    signature = _ordered(native, ref.signature)
+    if ref.signature is None:
+        _refuse_swapped(native, ref.outputs)
+        signature = requested(native, ref.inputs, ref.outputs)
+    weights = _weights(ref)
+    by_dtype: Counter[str] = Counter()
+    for dtype, count in weights:
+        by_dtype[dtype] += count
+    return Description(
+        signature=signature,
+        framework="tensorflow",
+        versions=versions(*_TOOLS),
+        ops=_op_counts(ref),
+        parameters=sum(by_dtype.values()) or None,
+        precision=by_dtype.most_common(1)[0][0] if by_dtype else "float32",
+        bindings=_bindings(ref, loaded.chosen, native, signature),
+        producer=_producer(ref),
+        other_signatures=tuple(
+            _native(function, name)
+            for name, function in sorted(loaded.signatures.items())
+            if name != loaded.chosen
+        ),
+    )
+
+
+def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
+    """Call the signature on each case, by names.
+
+    Raises:
+        InputError: the cases do not fit the model.
+    """
+    function, names = callable_of(ref)
+    signature = ref.signature or describe(ref).signature
+    feeds = read_cases(Path(cases), signature.inputs)
+    write_cases(Path(outputs), [_answer(function, names, signature, feed) for feed in feeds])
+    latency = None
+    if repeat > 0:
+        spent = []
+        for _ in range(repeat):
+            start = time.perf_counter()
+            _answer(function, names, signature, feeds[0])
+            spent.append(time.perf_counter() - start)
+        latency = 1000 * float(np.median(spent))
+    version = next(iter(versions(*_TOOLS).values()), "")
+    return RunResult(runtime=f"tensorflow {version}", latency_ms=latency)
+
+
+def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
+    """Write an ONNX model with the names and dims of the signature.
+
+    Raises:
+        UnsupportedOpsError: ops have no ONNX form; the message lists every one.
+        ConversionError: the opset cannot be written, or the conversion failed.
+    """
+    from modelpack.adapters import tensorflow_onnx
+
+    function, names = callable_of(source)
+    signature = source.signature or describe(source).signature
+    return tensorflow_onnx.write(
+        traced(function, names, signature), signature, Path(target), options
+    )
+
+
+def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult:
+    """Write a TFLite model of built-in ops with the names and dims of the signature.
+
+    A recurrent layer whose batch dimension is dynamic cannot be converted; the batch is
+    then fixed at 1, and the result says so.
+
+    Raises:
+        UnsupportedOpsError: ops have no built-in form; the message lists every one.
+        ConversionError: the conversion failed.
+    """
+    from modelpack.adapters import tensorflow_tflite
+
+    loaded = _load(_identity(source))
+    function, names = callable_of(source)
+    signature = source.signature or describe(source).signature
+    as_it_is = _static_dims(_native(function, loaded.chosen)) == _static_dims(signature)
+    return tensorflow_tflite.write(
+        tensorflow_tflite.Source(
+            path=source.location if as_it_is else "",
+            key=loaded.chosen,
+            model=loaded.model,
+            trace=lambda wanted: traced(function, names, wanted),
+        ),
+        signature,
+        Path(target),
+    )
+
+
+def _static_dims(signature: Signature) -> dict[tuple[str, str], tuple[int | None, ...] | None]:
+    """Names and static sizes of a signature: what a converter can see of it."""
+    return {
+        (side, spec.name): None
+        if spec.shape is None or side == "output"
+        else tuple(dim if isinstance(dim, int) else None for dim in spec.shape)
+        for side, specs in (("input", signature.inputs), ("output", signature.outputs))
+        for spec in specs
+    }
+
+
+# --- shared with the converters ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Names:
+    """The file's own input and output names for each name of a signature."""
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+def callable_of(ref: ModelRef) -> tuple[Any, Names]:
+    """Return the signature's function and how the names of ``ref.signature`` bind to it."""
+    loaded = _load(_identity(ref))
+    function = loaded.signatures[loaded.chosen]
+    native = _native(function, loaded.chosen)
+    signature = ref.signature or native
+    return function, Names(
+        _paired(signature.inputs, native.inputs), _paired(signature.outputs, native.outputs)
+    )
+
+
+def traced(function: Any, names: Names, signature: Signature) -> Any:
+    """Trace the function anew with flat arguments of the signature's shapes.
+
+    Returns:
+        a ``tf.function``. Argument ``i`` is called ``arg_<i>``: TensorFlow allows fewer
+        characters in names than signatures do. Results are a list, in signature order.
+    """
+    import tensorflow as tf
+
+    def serve(*flat: Any) -> list[Any]:
+        feed = {
+            names.inputs[spec.name]: tensor
+            for spec, tensor in zip(signature.inputs, flat, strict=True)
+        }
+        answer = function(**feed)
+        return [tf.identity(answer[names.outputs[spec.name]]) for spec in signature.outputs]
+
+    specs = [tensor_spec(spec, f"arg_{i}") for i, spec in enumerate(signature.inputs)]
+    return tf.function(serve, input_signature=specs, autograph=False)
+
+
+def tensor_spec(spec: TensorSpec, name: str) -> Any:
+    """The ``tf.TensorSpec`` of a spec, with every dynamic dimension unknown."""
+    import tensorflow as tf
+
+    shape = None
+    if spec.shape is not None:
+        shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
+    return tf.TensorSpec(shape, tf.as_dtype(spec.dtype.value), name=name)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return first or type(error).__name__
+
+
+# --- loading ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    model: Any
+    signatures: dict[str, Any]
+    chosen: str
+
+
+def _identity(ref: ModelRef) -> ModelRef:
+    return ModelRef(ref.format, ref.encoding, ref.location)
+
+
+@lru_cache(maxsize=1)
+def _load(ref: ModelRef) -> _Loaded:
+    _read_proto(ref)
+    import tensorflow as tf
+
+    # TensorFlow refuses once it has started, which it can only have done with these values.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    try:
+        model = tf.saved_model.load(ref.location)
+    except Exception as error:
+        raise InputError(
+            f"TensorFlow cannot load '{ref.display}': {first_line(error)}",
+            hint="the directory needs saved_model.pb and the files under variables/",
+        ) from error
+    # Keras writes a signature for its own use beside the one that is served.
+    signatures = {name: model.signatures[name] for name in model.signatures}
+    if not signatures:
+        raise InputError(
+            f"'{ref.display}' has no signature, so nothing names its inputs and outputs",
+            hint="save it with tf.saved_model.save(..., signatures=...) or model.export(...)",
+        )
+    chosen = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else ""
+    if not chosen:
+        if len(signatures) > 1:
+            raise InputError(
+                f"'{ref.display}' has no signature called {DEFAULT_SIGNATURE}, but "
+                + ", ".join(sorted(signatures)),
+                hint=f"save it with the one to serve called {DEFAULT_SIGNATURE}",
+            )
+        chosen = next(iter(signatures))
+    return _Loaded(model, signatures, chosen)
+
+
+@lru_cache(maxsize=1)
+def _read_proto(ref: ModelRef) -> Any:
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = ref.path / "saved_model.pb"
+    try:
+        saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read '{ref.display}/saved_model.pb': {error.strerror}") from None
+    except DecodeError:
+        raise InputError(f"'{ref.display}/saved_model.pb' is truncated or damaged") from None
+    if not saved.meta_graphs:
+        raise InputError(f"'{ref.display}/saved_model.pb' holds no graph")
+    return saved
+
+
+# --- the signature -----------------------------------------------------------------------------
+
+
+def _native(function: Any, name: str) -> Signature:
+    """The signature in the file's own names, sorted, since the file keeps no order."""
+    inputs = tuple(
+        _spec(key, spec, key)
+        for key, spec in sorted(function.structured_input_signature[1].items())
+    )
+    has_batch = any(spec.shape and spec.shape[0] == "batch" for spec in inputs)
+    outputs = tuple(
+        _spec(key, spec, "", has_batch) for key, spec in sorted(function.structured_outputs.items())
+    )
+    return Signature(inputs, outputs, DEFAULT_SIGNATURE if name == DEFAULT_SIGNATURE else name)
+
+
+def _spec(name: str, spec: Any, dim_prefix: str, has_batch: bool = True) -> TensorSpec:
+    """A spec from TensorFlow's; unknown axes are named after ``dim_prefix`` when it is given."""
+    try:
+        dtype = DType(spec.dtype.name)
+    except ValueError:
+        raise InputError(
+            f"tensor '{name}' has dtype {spec.dtype.name}, which is not supported"
+        ) from None
+    if spec.shape.rank is None:
+        return TensorSpec(name, dtype, None)
+    dims: list[Dim] = []
+    prefix = "".join(char if char.isalnum() else "_" for char in dim_prefix)
+    for axis, size in enumerate(spec.shape.as_list()):
+        unknown: Dim = f"{prefix}_d{axis}" if prefix else None
+        if axis == 0 and has_batch:
+            unknown = "batch"
+        dims.append(unknown if size is None else size)
+    return TensorSpec(name, dtype, tuple(dims))
+
+
+def _ordered(native: Signature, expected: Signature | None) -> Signature:
+    """What the file holds, in the order and with the dimension names of ``expected``."""
+    if expected is None:
+        return native
+    return replace(
+        native,
+        inputs=_reordered(native.inputs, expected.inputs),
+        outputs=_reordered(native.outputs, expected.outputs),
+    )
+
+
+def _reordered(
+    native: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    wanted = {spec.name: (position, spec) for position, spec in enumerate(expected)}
+    named = []
+    for spec in native:
+        position, other = wanted.get(spec.name, (len(wanted), None))
+        shape = spec.shape
+        if shape is not None:
+            like = other.shape if other and other.shape and len(other.shape) == len(shape) else None
+            hints = like or (None,) * len(shape)
+            shape = tuple(
+                have if isinstance(have, int) else hint if isinstance(hint, str) else None
+                for have, hint in zip(shape, hints, strict=True)
+            )
+        named.append((position, replace(spec, shape=shape)))
+    return tuple(spec for _, spec in sorted(named, key=lambda item: (item[0], item[1].name)))
+
+
+def _refuse_swapped(native: Signature, outputs: tuple[str, ...]) -> None:
+    own = tuple(spec.name for spec in native.outputs)
+    if outputs and outputs != own and sorted(outputs) == sorted(own):
+        raise InputError(
+            "the output names given are the model's own in another order, so it is not clear "
+            "whether they reorder or rename",
+            hint=f"the model's order is {', '.join(own)}; use other names to rename",
+        )
+
+
+def _paired(given: tuple[TensorSpec, ...], native: tuple[TensorSpec, ...]) -> dict[str, str]:
+    """Bind by name when the names are the file's own, by position when they were renamed."""
+    own = {spec.name for spec in native}
+    if {spec.name for spec in given} == own:
+        return {name: name for name in sorted(own)}
+    if len(given) != len(native):
+        raise InputError(
+            f"the signature has {len(given)} tensors where the SavedModel has {len(native)}: "
+            + ", ".join(sorted(own))
+        )
+    return {new.name: old.name for new, old in zip(given, native, strict=True)}
+
+
+# --- facts -------------------------------------------------------------------------------------
+
+
+def _weights(ref: ModelRef) -> list[tuple[str, int]]:
+    """Dtype and size of each weight of the checkpoint."""
+    import tensorflow as tf
+
+    path = ref.path / "variables" / "variables"
+    if not path.with_suffix(".index").exists():
+        return []
+    reader = tf.train.load_checkpoint(str(path))
+    dtypes = reader.get_variable_to_dtype_map()
+    shapes = reader.get_variable_to_shape_map()
+    return [
+        (dtypes[name].name, int(np.prod(shapes[name])))
+        for name in sorted(dtypes)
+        if name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") and name.split("/")[0] != "save_counter"
+    ]
+
+
+def _op_counts(ref: ModelRef) -> dict[str, int]:
+    plumbing = {"Placeholder", "NoOp", "StatefulPartitionedCall", "PartitionedCall", "Identity"}
+    nodes = _serving_nodes(_read_proto(ref).meta_graphs[0])
+    counts = Counter(node.op for node in nodes if node.op not in plumbing)
+    return dict(sorted(counts.items()))
+
+
+def _producer(ref: ModelRef) -> str:
+    version = _read_proto(ref).meta_graphs[0].meta_info_def.tensorflow_version
+    return f"tensorflow {version}" if version else ""
+
+
+def _bindings(
+    ref: ModelRef, chosen: str, native: Signature, signature: Signature
+) -> dict[str, str]:
+    definition = _read_proto(ref).meta_graphs[0].signature_def[chosen]
+    found = {}
+    for given, own, tensors in (
+        (signature.inputs, native.inputs, definition.inputs),
+        (signature.outputs, native.outputs, definition.outputs),
+    ):
+        for name, own_name in sorted(_paired(given, own).items()):
+            found[name] = tensors[own_name].name
+    return found
+
+
+def _serving_nodes(meta: Any) -> list[Any]:
+    """Nodes that loading or serving can run: not those that only save and restore."""
+    functions = {function.signature.name: function for function in meta.graph_def.library.function}
+    nodes = {node.name: node for node in meta.graph_def.node}
+    # Initializers of tables run when the model is loaded.
+    names = set(meta.object_graph_def.concrete_functions)
+    reached = _upstream(nodes, _signature_tensors(meta))
+    result = list(reached)
+    pending = sorted(names | _called(reached))
+    seen = set(pending)
+    while pending:
+        function = functions.get(pending.pop())
+        if function is None:
+            continue
+        result.extend(function.node_def)
+        fresh = sorted(_called(function.node_def) - seen)
+        seen.update(fresh)
+        pending.extend(fresh)
+    return result
+
+
+def _signature_tensors(meta: Any) -> list[str]:
+    tensors = []
+    for name in sorted(meta.signature_def):
+        definition = meta.signature_def[name]
+        for key in sorted(definition.outputs):
+            tensors.append(definition.outputs[key].name)
+    return tensors
+
+
+def _upstream(nodes: dict[str, Any], tensors: list[str]) -> list[Any]:
+    pending = [name.lstrip("^").split(":")[0] for name in tensors]
+    seen: dict[str, Any] = {}
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen[name] = nodes[name]
+        pending.extend(item.lstrip("^").split(":")[0] for item in nodes[name].input)
+    return list(seen.values())
+
+
+def _called(nodes: Iterable[Any]) -> set[str]:
+    found = set()
+    for node in nodes:
+        found.add(node.op)
+        for attribute in node.attr.values():
+            if attribute.HasField("func"):
+                found.add(attribute.func.name)
+            found.update(item.name for item in attribute.list.func)
+    return found
+
+
+def _answer(function: Any, names: Names, signature: Signature, feed: Case) -> Case:
+    import tensorflow as tf
+
+    missing = [spec.name for spec in signature.inputs if spec.name not in feed]
+    if missing:
+        raise InputError(f"the samples have no input '{missing[0]}'")
+    tensors = {
+        names.inputs[spec.name]: tf.constant(feed[spec.name], tf.as_dtype(spec.dtype.value))
+        for spec in signature.inputs
+    }
+    answer = function(**tensors)
+    return {
+        spec.name: np.asarray(answer[names.outputs[spec.name]].numpy(), numpy_dtype(spec.dtype))
+        for spec in signature.outputs
+    }

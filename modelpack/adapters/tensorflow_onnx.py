@@ -1,0 +1,327 @@
+"""TensorFlow functions to ONNX: frozen, then converted by tf2onnx, then checked and cleaned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelpack.dependencies import versions
+from modelpack.errors import ContractError, ConversionError, UnsupportedOpsError
+from modelpack.signature import DType, Signature, TensorSpec
+from modelpack.steps import StepOptions, StepResult
+
+DEFAULT_OPSET = 17
+_OPSETS = range(9, 19)
+
+# A protobuf message ends at 2 GiB; what is larger keeps its weights in a file of their own.
+_LARGEST_MESSAGE = 1_900_000_000
+
+
+def write(function: Any, signature: Signature, target: Path, options: StepOptions) -> StepResult:
+    """Convert a ``tf.function`` of flat arguments that returns a list, and write the file.
+
+    Raises:
+        UnsupportedOpsError: ops have no ONNX form; the message lists every one.
+        ConversionError: the opset cannot be written, or the conversion failed.
+        ContractError: a tensor of the signature was lost, or has another dtype.
+    """
+    opset = options.opset or DEFAULT_OPSET
+    if opset not in _OPSETS:
+        raise ConversionError(
+            f"TensorFlow graphs cannot be written as ONNX opset {opset}",
+            hint=f"use an opset from {_OPSETS[0]} to {_OPSETS[-1]}",
+        )
+    frozen = _freeze(function)
+    model = _convert(frozen, signature, opset)
+    _clean(model, signature, options.name)
+    _check(model)
+    _save(model, target)
+    return StepResult(tools=versions("tf2onnx", "tensorflow-cpu", "onnx"), options={"opset": opset})
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """A graph without variables, with the names of the tensors that enter and leave it."""
+
+    graph: Any
+    inputs: list[str]
+    outputs: list[str]
+
+
+def _freeze(function: Any) -> _Frozen:
+    """Replace variables and captured tensors by constants, and inline functions.
+
+    TensorFlow leaves captured eager tensors (the statistics of a Normalization layer)
+    behind as placeholders; as inputs they would have to be fed.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    try:
+        concrete = function.get_concrete_function()
+        frozen = convert_variables_to_constants_v2(
+            concrete, lower_control_flow=False, aggressive_inlining=True
+        )
+        graph = frozen.graph.as_graph_def(add_shapes=True)
+    except Exception as error:
+        if "2GB" in str(error) or "too large" in str(error):
+            raise ConversionError(
+                "the model has more than 2 GB of weights, which tf2onnx cannot convert"
+            ) from error
+        raise
+    captured = {
+        placeholder.op.name: tensor
+        for tensor, placeholder in concrete.graph.captures
+        if tensor.dtype.name not in {"resource", "variant"}
+    }
+    for node in graph.node:
+        if node.op == "Placeholder" and node.name in captured:
+            _make_constant(node, captured[node.name])
+    inputs = [
+        tensor.name
+        for tensor in concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]
+    ]
+    outputs = [tensor.name for tensor in frozen.outputs]
+    return _Frozen(_optimized(graph, inputs, outputs), inputs, outputs)
+
+
+def _make_constant(node: Any, tensor: Any) -> None:
+    import tensorflow as tf
+
+    value = tf.make_tensor_proto(tensor)
+    node.op = "Const"
+    node.attr.clear()
+    node.attr["dtype"].type = value.dtype
+    node.attr["value"].tensor.CopyFrom(value)
+
+
+def _optimized(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
+    """Fold constants with TensorFlow's own optimizer, which tf2onnx's rewriters expect."""
+    import tensorflow as tf
+    from tf2onnx import tf_loader
+
+    graph = tf_loader.fix_freezing_errors_part2(graph)
+    with tf.Graph().as_default():
+        tf.import_graph_def(graph, name="")
+        return tf_loader.tf_optimize(inputs, outputs, graph)
+
+
+# --- conversion ----------------------------------------------------------------------------
+
+
+@dataclass
+class _Failures(logging.Handler):
+    """Collects what tf2onnx only logs: (op, node) of every op that it could not convert."""
+
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(logging.ERROR)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the node from the arguments of the two messages that name one."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        if str(record.msg).startswith("Tensorflow op [") and len(arguments) == 2:
+            self.missing.append((str(arguments[1]), str(arguments[0])))
+        elif str(record.msg).startswith("Failed to convert node") and arguments:
+            reason = record.exc_info[1] if record.exc_info else ""
+            self.failed.append((str(arguments[0]), str(reason).strip().split("\n")[0]))
+
+    __hash__ = logging.Handler.__hash__
+
+
+def _convert(frozen: _Frozen, signature: Signature, opset: int) -> Any:
+    """Run tf2onnx; its optimizers may fail, its conversion may not."""
+    failures = _Failures()
+    logger = logging.getLogger("tf2onnx.tfonnx")
+    logger.addHandler(failures)
+    try:
+        model = _run_tf2onnx(frozen, signature, opset, keep_going=False)
+    except Exception as error:
+        _raise_unsupported(failures, error)
+        raise ConversionError(f"tf2onnx failed: {type(error).__name__}: {error}") from error
+    finally:
+        logger.removeHandler(failures)
+    _raise_unsupported(failures, None)
+    unknown = sorted({(node.op_type, node.name) for node in _nodes(model.graph) if _unknown(node)})
+    if unknown:
+        _raise_unsupported(_Failures(missing=unknown), None)
+    return model
+
+
+def _run_tf2onnx(frozen: _Frozen, signature: Signature, opset: int, keep_going: bool) -> Any:
+    import tensorflow as tf
+    from tf2onnx import optimizer, tfonnx, utils
+
+    # Names of new nodes carry a counter of the process.
+    utils.INTERNAL_NAME = 1
+    names = [spec.name for spec in (*signature.inputs, *signature.outputs)]
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen.graph, name="")
+        converted = tfonnx.process_tf_graph(
+            graph,
+            continue_on_error=False,
+            opset=opset,
+            input_names=frozen.inputs,
+            output_names=frozen.outputs,
+            tensors_to_rename=dict(zip(frozen.inputs + frozen.outputs, names, strict=True)),
+            custom_op_handlers={"Erfc": (_erfc, [])},
+        )
+    try:
+        # Without the safety net tf2onnx does not copy the whole graph for each optimizer.
+        optimized = optimizer.optimize_graph(converted, catch_errors=keep_going)
+    except Exception:
+        if keep_going:
+            raise
+        return _run_tf2onnx(frozen, signature, opset, keep_going=True)
+    return optimized.make_model("", graph_name="model")
+
+
+def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write erfc(x) as 1 - erf(x): ONNX has no Erfc, and Keras computes GELU with it."""
+    from tf2onnx import utils
+
+    node.type = "Erf"
+    output = node.output[0]
+    dtype = context.get_dtype(output)
+    one = context.make_const(
+        utils.make_name("one"), np.array(1, utils.map_onnx_to_numpy_type(dtype))
+    )
+    difference = context.make_node(
+        "Sub", [one.output[0], output], dtypes=[dtype], shapes=[context.get_shape(output)]
+    )
+    users = [other for other in context.get_nodes() if other.name != difference.name]
+    context.replace_all_inputs(output, difference.output[0], ops=users)
+
+
+def _raise_unsupported(failures: _Failures, cause: Exception | None) -> None:
+    if not failures.missing and not failures.failed:
+        return
+    by_op: dict[str, list[str]] = {}
+    for op, node in sorted(set(failures.missing)):
+        by_op.setdefault(op, []).append(node)
+    lines = [f"{op}: {', '.join(nodes)}" for op, nodes in by_op.items()]
+    lines += [f"node {node}: {reason}" for node, reason in sorted(set(failures.failed))]
+    raise UnsupportedOpsError(
+        "these TensorFlow ops cannot be converted to ONNX:\n  " + "\n  ".join(lines),
+        hint="move them out of the model (text processing, tables), or ship the SavedModel",
+    ) from cause
+
+
+# --- cleaning and checks -------------------------------------------------------------------
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+            for inner in attribute.graphs:
+                yield from _graphs(inner)
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for inner in _graphs(graph):
+        yield from inner.node
+
+
+def _unknown(node: Any) -> bool:
+    import onnx
+
+    return not onnx.defs.has(node.op_type, node.domain)
+
+
+def _clean(model: Any, signature: Signature, name: str) -> None:
+    """Give the graph the signature's inputs and outputs, and drop what tells of its making."""
+    graph = model.graph
+    initializers = {item.name for item in graph.initializer}
+    extra = {item.name for item in graph.input} - initializers
+    extra -= {spec.name for spec in signature.inputs}
+    if extra:
+        raise ContractError(f"the conversion left inputs that nobody can feed: {sorted(extra)}")
+    _check_types(graph.output, signature.outputs)
+    _check_types(graph.input, signature.inputs)
+    _replace(graph.input, signature.inputs)
+    _replace(graph.output, signature.outputs)
+    graph.name = name
+    graph.doc_string = model.doc_string = ""
+    del graph.value_info[:]
+    del model.metadata_props[:]
+    for inner in _graphs(graph):
+        inner.doc_string = ""
+        for value in (*inner.input, *inner.output, *inner.value_info) if inner is not graph else ():
+            _forget_made_up_dims(value)
+    for node in _nodes(graph):
+        node.doc_string = ""
+    used = {node.domain or "" for node in _nodes(graph)}
+    kept = [
+        (item.domain, item.version) for item in model.opset_import if item.domain in used | {""}
+    ]
+    del model.opset_import[:]
+    for domain, version in kept:
+        model.opset_import.add(domain=domain, version=version)
+
+
+def _check_types(values: Any, specs: tuple[TensorSpec, ...]) -> None:
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    for spec in specs:
+        have = found.get(spec.name)
+        if have is not None and have != _element_type(spec.dtype):
+            raise ContractError(f"the conversion changed the dtype of '{spec.name}': {have}")
+
+
+def _replace(values: Any, specs: tuple[TensorSpec, ...]) -> None:
+    import onnx
+
+    del values[:]
+    for spec in specs:
+        shape = None if spec.shape is None else list(spec.shape)
+        values.append(
+            onnx.helper.make_tensor_value_info(spec.name, _element_type(spec.dtype), shape)
+        )
+
+
+def _element_type(dtype: DType) -> int:
+    import onnx
+
+    names = {"float32": "FLOAT", "float64": "DOUBLE"}
+    return int(onnx.TensorProto.DataType.Value(names.get(dtype.value, dtype.value.upper())))
+
+
+def _forget_made_up_dims(value: Any) -> None:
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.dim_param.startswith("unk__"):
+            dim.ClearField("dim_param")
+
+
+def _check(model: Any) -> None:
+    import onnx
+
+    if model.ByteSize() > _LARGEST_MESSAGE:
+        return
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ConversionError(f"tf2onnx made an invalid model: {error}") from error
+
+
+def _save(model: Any, target: Path) -> None:
+    import onnx
+
+    if model.ByteSize() <= _LARGEST_MESSAGE:
+        target.write_bytes(model.SerializeToString(deterministic=True))
+        return
+    onnx.save_model(
+        model,
+        str(target),
+        save_as_external_data=True,
+        all_tensors_to_one_file=True,
+        location=f"{target.name}.data",
+    )
+    onnx.checker.check_model(str(target), full_check=True)

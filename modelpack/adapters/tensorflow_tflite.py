@@ -1,0 +1,219 @@
+"""SavedModels to TFLite: built-in ops only, names and dynamic dims kept."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelpack.dependencies import versions
+from modelpack.errors import ConversionError, UnsupportedOpsError
+from modelpack.signature import DEFAULT_SIGNATURE, Signature
+from modelpack.steps import StepResult
+
+_MISSING = re.compile(r"'(?:tf|tfl)\.(\w+)' op is neither a custom op nor a flex op")
+_LISTED = re.compile(r"^\s*tf\.(\w+)\(.*?(?:device|:)", re.MULTILINE)
+_LOCATION = re.compile(r'loc\((?:callsite\()?(?:fused\[)?"?([^"\n]*?)"?[,)\]]')
+
+# What the converter says of a recurrent layer whose batch size it does not know.
+_DYNAMIC_LOOP = ("element_shape to be static", "element_shape` to be static")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A SavedModel to convert.
+
+    Attributes:
+        path: its directory, when its own signature is wanted as it is; empty otherwise.
+        key: name of the signature in that directory.
+        model: the loaded model, which owns the variables and tables.
+        trace: makes a ``tf.function`` of flat arguments for a signature.
+    """
+
+    path: str
+    key: str
+    model: Any
+    trace: Callable[[Signature], Any]
+
+
+def write(source: Source, signature: Signature, target: Path) -> StepResult:
+    """Convert to a file with one signature of the given names.
+
+    Raises:
+        UnsupportedOpsError: ops have no built-in form; the message lists every one.
+        ConversionError: the conversion failed.
+    """
+    fixed: dict[str, int] = {}
+    try:
+        content = _convert(source, signature)
+    except _DynamicLoopError:
+        fixed = _batch_of(signature)
+        content = _convert(
+            Source("", source.key, source.model, source.trace), signature.with_dims(fixed)
+        )
+    _refuse_custom_ops(content)
+    target.write_bytes(content)
+    notes = ()
+    if fixed:
+        dims = ", ".join(f"{name}={size}" for name, size in fixed.items())
+        notes = (
+            f"TFLite cannot run this model's recurrent layers with a dynamic batch: {dims} is fixed",
+        )
+    return StepResult(tools=versions("tensorflow-cpu"), fixed_dims=fixed, notes=notes)
+
+
+class _DynamicLoopError(Exception):
+    """A loop over tensors whose first dimension is dynamic."""
+
+
+def _batch_of(signature: Signature) -> dict[str, int]:
+    found = {
+        spec.shape[0]: 1 for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)
+    }
+    if not found:
+        raise ConversionError(
+            "TFLite cannot run a loop over tensors of dynamic size, which this model has",
+            hint="make the sizes of its inputs static with --input",
+        )
+    return {str(dim): size for dim, size in found.items()}
+
+
+def _convert(source: Source, signature: Signature) -> bytes:
+    import tensorflow as tf
+
+    if source.path:
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            source.path, signature_keys=[source.key]
+        )
+        return _run(converter)
+    scratch = Path(tempfile.mkdtemp())
+    try:
+        renamed = _save_wrapped(source, signature, scratch)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            str(scratch), signature_keys=[DEFAULT_SIGNATURE]
+        )
+        return _with_names(_run(converter), renamed)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run(converter: Any) -> bytes:
+    import tensorflow as tf
+
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    try:
+        return bytes(converter.convert())
+    except Exception as error:
+        text = str(error)
+        _raise_unsupported(text, error)
+        if any(sign in text for sign in _DYNAMIC_LOOP):
+            raise _DynamicLoopError from error
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        why = next((line for line in lines if "error:" in line), lines[0] if lines else "")
+        raise ConversionError(f"the TFLite converter failed: {why}") from error
+
+
+def _raise_unsupported(text: str, cause: Exception) -> None:
+    """List every op the converter names as missing, with the node it names for it."""
+    nodes: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        match = _MISSING.search(line)
+        if match:
+            place = _LOCATION.search(line)
+            nodes.setdefault(match[1], set()).update([place[1]] if place else [])
+    summary = text.partition("Details:")[2]
+    for match in _LISTED.finditer(summary):
+        nodes.setdefault(match[1], set())
+    # Before it lowers them, the converter takes loops for ops that it does not have.
+    if not nodes or any(sign in text for sign in _DYNAMIC_LOOP):
+        return
+    lines = [f"{op}: {', '.join(sorted(nodes[op]))}".rstrip(": ") for op in sorted(nodes)]
+    raise UnsupportedOpsError(
+        "these TensorFlow ops have no built-in TFLite op:\n  " + "\n  ".join(lines),
+        hint="move them out of the model (text processing), or ship the SavedModel",
+    ) from cause
+
+
+def _save_wrapped(source: Source, signature: Signature, directory: Path) -> dict[str, str]:
+    """Save the model under the signature's names; return those that have to be put in later.
+
+    TensorFlow's names hold fewer characters than a signature's. A stand-in has the length
+    of its name, so that it can be replaced in the file without moving anything.
+    """
+    import tensorflow as tf
+
+    stand_ins = {
+        spec.name: re.sub(r"\W", "_", spec.name, flags=re.ASCII)
+        for spec in (*signature.inputs, *signature.outputs)
+    }
+    for specs in (signature.inputs, signature.outputs):
+        if len({stand_ins[spec.name] for spec in specs}) < len(specs):
+            raise ConversionError(
+                "two tensor names differ only in punctuation, which TensorFlow cannot tell apart: "
+                + ", ".join(spec.name for spec in specs),
+                hint="rename them with --input or --output",
+            )
+    function = source.trace(signature)
+
+    def serve(*flat: Any) -> dict[str, Any]:
+        results = function(*flat)
+        return {
+            stand_ins[spec.name]: result
+            for spec, result in zip(signature.outputs, results, strict=True)
+        }
+
+    specs = [
+        tf.TensorSpec(given.shape, given.dtype, name=stand_ins[spec.name])
+        for given, spec in zip(function.input_signature, signature.inputs, strict=True)
+    ]
+    module = tf.Module()
+    module.model = source.model
+    module.serve = tf.function(serve, input_signature=specs, autograph=False)
+    tf.saved_model.save(module, str(directory), signatures={DEFAULT_SIGNATURE: module.serve})
+    return {new: old for old, new in stand_ins.items() if old != new}
+
+
+# --- the file ------------------------------------------------------------------------------
+
+
+def _model(content: bytes) -> Any:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    return schema.Model.GetRootAs(content, 0)
+
+
+def _with_names(content: bytes, names: dict[str, str]) -> bytes:
+    """Replace the stand-ins in the signature by the names they stand for, in place."""
+    if not names:
+        return content
+    result = bytearray(content)
+    for entry in _tensor_maps(_model(content)):
+        old = entry.Name().decode()
+        if old in names:
+            field = entry._tab.Offset(4)
+            start = entry._tab.Indirect(entry._tab.Pos + field) + 4
+            result[start : start + len(old)] = names[old].encode()
+    return bytes(result)
+
+
+def _tensor_maps(model: Any) -> Iterator[Any]:
+    for index in range(model.SignatureDefsLength()):
+        definition = model.SignatureDefs(index)
+        for position in range(definition.InputsLength()):
+            yield definition.Inputs(position)
+        for position in range(definition.OutputsLength()):
+            yield definition.Outputs(position)
+
+
+def _refuse_custom_ops(content: bytes) -> None:
+    model = _model(content)
+    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+    custom = sorted(code.CustomCode().decode() for code in codes if code.CustomCode())
+    if custom:
+        raise UnsupportedOpsError(
+            "the converted model needs ops that TFLite does not have built in: " + ", ".join(custom)
+        )

@@ -1,0 +1,556 @@
+"""TFLite files: described, run by LiteRT, and quantized by the AI Edge Quantizer."""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelpack.artifact import ModelRef
+from modelpack.dependencies import versions
+from modelpack.errors import InputError, QuantizationError
+from modelpack.samples import Array, Case, numpy_dtype, read_cases, write_cases
+from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
+from modelpack.steps import Description, QuantizeRequest, RunResult, StepResult
+
+SCHEMES = ("dynamic-int8", "float16", "static-int8")
+
+# TensorType of the TFLite schema, as far as models exchange them.
+_DTYPES = {
+    0: DType.FLOAT32,
+    1: DType.FLOAT16,
+    2: DType.INT32,
+    3: DType.UINT8,
+    4: DType.INT64,
+    5: DType.STRING,
+    6: DType.BOOL,
+    7: DType.INT16,
+    9: DType.INT8,
+    10: DType.FLOAT64,
+    12: DType.UINT64,
+    15: DType.UINT32,
+    16: DType.UINT16,
+    18: DType.BFLOAT16,
+}
+_INT4 = 17
+_QUANTIZED = {DType.INT8, DType.UINT8, DType.INT16, DType.UINT16}
+
+
+def describe(ref: ModelRef) -> Description:
+    """Describe the file from its schema, without a runtime.
+
+    Raises:
+        InputError: the file is damaged, or has tensors that models cannot exchange.
+    """
+    file = _read(ref.location)
+    native = file.signature
+    signature = _ordered(native, ref.signature)
+    if ref.signature is None:
+        _refuse_swapped(native, ref.outputs)
+        signature = requested(native, ref.inputs, ref.outputs)
+    precision, parameters = _weights(file.model)
+    return Description(
+        signature=signature,
+        framework="tflite",
+        versions=versions("ai-edge-litert"),
+        ops=_op_counts(file.model),
+        parameters=parameters,
+        precision=precision,
+        bindings={
+            name: file.tensors[own]
+            for given, own_specs in (
+                (signature.inputs, native.inputs),
+                (signature.outputs, native.outputs),
+            )
+            for name, own in sorted(_paired(given, own_specs).items())
+        },
+    )
+
+
+def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
+    """Run each case with LiteRT on one thread, bound by names.
+
+    A quantized tensor that the signature calls a float is quantized on the way in and
+    dequantized on the way out.
+
+    Raises:
+        InputError: the cases do not fit the model, or LiteRT cannot run it.
+    """
+    runner = _Runner(ref)
+    feeds = read_cases(Path(cases), runner.signature.inputs)
+    write_cases(Path(outputs), [runner(feed) for feed in feeds])
+    latency = None
+    if repeat > 0:
+        spent = []
+        for _ in range(repeat):
+            start = time.perf_counter()
+            runner(feeds[0])
+            spent.append(time.perf_counter() - start)
+        latency = 1000 * float(np.median(spent))
+    version = versions("ai-edge-litert").get("ai-edge-litert", "")
+    return RunResult(runtime=f"LiteRT {version}", latency_ms=latency)
+
+
+def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepResult:
+    """Quantize the weights (dynamic-int8, float16), or weights and activations (static-int8).
+
+    Inputs and outputs stay as they are, so that the signature does not change.
+
+    Raises:
+        QuantizationError: the scheme is unknown, the model is quantized already or has
+            nothing to quantize, or the quantizer or the calibration failed.
+    """
+    if request.scheme not in SCHEMES:
+        raise QuantizationError(
+            f"TFLite models cannot be quantized to '{request.scheme}'",
+            hint=f"use one of {', '.join(SCHEMES)}",
+        )
+    file = _read(source.location)
+    _refuse_quantized(file, source)
+    content = _quantized(source, request)
+    before, _ = _weights(file.model)
+    after = _tensor_types(_parse(content, source.display))
+    if after == _tensor_types(file.model):
+        raise QuantizationError(
+            f"nothing in '{source.display}' was quantized: its ops hold no {before} weights "
+            f"that {request.scheme} covers"
+        )
+    Path(target).write_bytes(content)
+    return StepResult(
+        tools=versions("ai-edge-quantizer", "ai-edge-litert"), options={"scheme": request.scheme}
+    )
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    """A parsed file.
+
+    Attributes:
+        model: the schema's object tree (``ModelT``).
+        signature: inputs and outputs in the file's own names.
+        key: name of the signature in the file; empty when it has none.
+        tensors: name of the tensor behind each input and output name.
+        indices: index of that tensor in the first subgraph.
+    """
+
+    model: Any
+    signature: Signature
+    key: str
+    tensors: dict[str, str]
+    indices: dict[str, int]
+
+
+@lru_cache(maxsize=2)
+def _read(location: str) -> _File:
+    path = Path(location)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read '{path.name}': {error.strerror}") from None
+    model = _parse(content, path.name)
+    definitions = model.signatureDefs or []
+    chosen = next(
+        (item for item in definitions if item.signatureKey == DEFAULT_SIGNATURE.encode()),
+        definitions[0] if definitions else None,
+    )
+    graph = model.subgraphs[chosen.subgraphIndex if chosen else 0]
+    inputs = _entries(chosen.inputs if chosen else None, graph, graph.inputs)
+    outputs = _entries(chosen.outputs if chosen else None, graph, graph.outputs)
+    signature = Signature(
+        tuple(_spec(name, graph.tensors[index], name) for name, index in inputs),
+        tuple(_spec(name, graph.tensors[index], "") for name, index in outputs),
+        DEFAULT_SIGNATURE,
+    )
+    pairs = dict((*inputs, *outputs))
+    return _File(
+        model=model,
+        signature=signature,
+        key=chosen.signatureKey.decode() if chosen else "",
+        tensors={name: graph.tensors[index].name.decode() for name, index in pairs.items()},
+        indices={f"{side}/{name}": index
+                 for side, entries in (("in", inputs), ("out", outputs))
+                 for name, index in entries},
+    )
+
+
+def _entries(maps: Any, graph: Any, indices: Any) -> list[tuple[str, int]]:
+    """Name and tensor index of each input or output, sorted by name when named."""
+    if maps is not None:
+        return sorted((item.name.decode(), int(item.tensorIndex)) for item in maps)
+    found: list[tuple[str, int]] = []
+    for index in indices if indices is not None else ():
+        text = (graph.tensors[index].name or b"tensor").decode().removesuffix(":0")
+        name = base = re.sub(r"[^A-Za-z0-9_.:/-]", "_", text.removeprefix("serving_default_"))
+        name = base = base if re.match(r"[A-Za-z_]", base) else f"_{base}"
+        number = 0
+        while any(name == taken for taken, _ in found):
+            number += 1
+            name = f"{base}_{number}"
+        found.append((name, int(index)))
+    return found
+
+
+def _parse(content: bytes, name: str) -> Any:
+    """Unpack the flatbuffer and check every offset that a runtime would follow blindly.
+
+    Raises:
+        InputError: something points outside the file, or is missing.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    try:
+        model = schema.ModelT.InitFromPackedBuf(content)
+        problem = _structure_problem(model, len(content))
+    except (struct.error, IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"'{name}' is truncated or damaged: {error}") from None
+    if problem:
+        raise InputError(f"'{name}' is truncated or damaged: {problem}")
+    return model
+
+
+def _structure_problem(model: Any, size: int) -> str:
+    if not model.subgraphs:
+        return "it has no graph"
+    for buffer in model.buffers or ():
+        if buffer.offset > 1 and buffer.offset + buffer.size > size:
+            return "weights lie beyond its end"
+    buffers, codes = len(model.buffers or ()), len(model.operatorCodes or ())
+    for graph in model.subgraphs:
+        count = len(graph.tensors if graph.tensors is not None else ())
+        for tensor in graph.tensors or ():
+            if not 0 <= tensor.buffer < buffers:
+                return f"tensor {tensor.name!r} has no buffer"
+        used: list[int] = [*_indices(graph.inputs), *_indices(graph.outputs)]
+        for op in graph.operators or ():
+            if not 0 <= op.opcodeIndex < codes:
+                return "an op has no code"
+            used += [*_indices(op.inputs), *_indices(op.outputs)]
+        if any(not -1 <= index < count for index in used):
+            return "an op refers to a tensor that is not there"
+    for definition in model.signatureDefs or ():
+        if not 0 <= definition.subgraphIndex < len(model.subgraphs):
+            return "a signature refers to a graph that is not there"
+    return ""
+
+
+def _indices(values: Any) -> list[int]:
+    return [] if values is None else [int(value) for value in values]
+
+
+# --- the signature -----------------------------------------------------------------------------
+
+
+def _spec(name: str, tensor: Any, dim_prefix: str) -> TensorSpec:
+    dtype = _DTYPES.get(tensor.type)
+    if dtype is None:
+        raise InputError(f"tensor '{name}' has the TFLite type {tensor.type}, not supported")
+    shape = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
+    sizes = _indices(shape)
+    if not sizes and not tensor.hasRank:
+        return TensorSpec(name, dtype, None)
+    dims: list[Dim] = []
+    prefix = re.sub(r"\W", "_", dim_prefix, flags=re.ASCII)
+    for axis, size in enumerate(sizes):
+        unknown: Dim = "batch" if axis == 0 else f"{prefix}_d{axis}" if prefix else None
+        dims.append(unknown if size < 0 else size)
+    return TensorSpec(name, dtype, tuple(dims))
+
+
+def _ordered(native: Signature, expected: Signature | None) -> Signature:
+    """What the file holds, in the order and with the dimension names of ``expected``."""
+    if expected is None:
+        return native
+    return replace(
+        native,
+        inputs=_reordered(native.inputs, expected.inputs),
+        outputs=_reordered(native.outputs, expected.outputs),
+    )
+
+
+def _reordered(
+    native: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    wanted = {spec.name: (position, spec) for position, spec in enumerate(expected)}
+    named = []
+    for spec in native:
+        position, other = wanted.get(spec.name, (len(wanted), None))
+        shape = spec.shape
+        if shape is not None:
+            like = other.shape if other and other.shape and len(other.shape) == len(shape) else None
+            hints = like or (None,) * len(shape)
+            shape = tuple(
+                have if isinstance(have, int) else hint if isinstance(hint, str) else None
+                for have, hint in zip(shape, hints, strict=True)
+            )
+        named.append((position, replace(spec, shape=shape)))
+    return tuple(spec for _, spec in sorted(named, key=lambda item: (item[0], item[1].name)))
+
+
+def _refuse_swapped(native: Signature, outputs: tuple[str, ...]) -> None:
+    own = tuple(spec.name for spec in native.outputs)
+    if outputs and outputs != own and sorted(outputs) == sorted(own):
+        raise InputError(
+            "the output names given are the model's own in another order, so it is not clear "
+            "whether they reorder or rename",
+            hint=f"the model's order is {', '.join(own)}; use other names to rename",
+        )
+
+
+def _paired(given: tuple[TensorSpec, ...], native: tuple[TensorSpec, ...]) -> dict[str, str]:
+    """Bind by name when the names are the file's own, by position when they were renamed."""
+    own = {spec.name for spec in native}
+    if {spec.name for spec in given} == own:
+        return {name: name for name in sorted(own)}
+    if len(given) != len(native):
+        raise InputError(
+            f"the signature has {len(given)} tensors where the file has {len(native)}: "
+            + ", ".join(sorted(own))
+        )
+    return {new.name: old.name for new, old in zip(given, native, strict=True)}
+
+
+# --- facts ---------------------------------------------------------------------------------------
+
+
+def _op_counts(model: Any) -> dict[str, int]:
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {
+        value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+    }
+    codes = []
+    for code in model.operatorCodes or ():
+        # Files from before 2020 keep the op in a byte, later ones in both.
+        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+        codes.append(code.customCode.decode() if code.customCode else names.get(builtin, "?"))
+    counts = Counter(
+        codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators or ()
+    )
+    return dict(sorted(counts.items()))
+
+
+def _constants(model: Any) -> Iterator[tuple[Any, int, int]]:
+    """Each constant tensor once: the tensor, its bytes and its elements."""
+    seen = set()
+    for graph in model.subgraphs:
+        for tensor in graph.tensors or ():
+            buffer = model.buffers[tensor.buffer]
+            data = 0 if buffer.data is None else len(buffer.data)
+            size = max(data, int(buffer.size))
+            if size and tensor.buffer not in seen:
+                seen.add(tensor.buffer)
+                yield tensor, size, int(np.prod(_indices(tensor.shape), dtype=np.int64))
+
+
+def _is_quantized(tensor: Any) -> bool:
+    quantization = tensor.quantization
+    return quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
+
+
+def _weights(model: Any) -> tuple[str, int]:
+    """The type that most bytes of weights have, and the number of weights.
+
+    Integers without a scale are shapes and axes, not weights.
+    """
+    sizes: Counter[str] = Counter()
+    parameters = 0
+    for tensor, size, elements in _constants(model):
+        dtype = "int4" if tensor.type == _INT4 else str(_DTYPES.get(tensor.type, ""))
+        if dtype.startswith(("float", "bfloat")) or _is_quantized(tensor):
+            sizes[dtype] += size
+            parameters += elements
+    return (sizes.most_common(1)[0][0] if sizes else "float32"), parameters
+
+
+def _tensor_types(model: Any) -> Counter[int]:
+    return Counter(tensor.type for graph in model.subgraphs for tensor in graph.tensors or ())
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+class _Runner:
+    """Calls the model by the names of ``ref.signature``."""
+
+    def __init__(self, ref: ModelRef) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._file = _read(ref.location)
+        self.signature = ref.signature or self._file.signature
+        native = self._file.signature
+        self._inputs = _paired(self.signature.inputs, native.inputs)
+        self._outputs = _paired(self.signature.outputs, native.outputs)
+        try:
+            self._interpreter = Interpreter(model_path=ref.location, num_threads=1)
+            if self._file.key:
+                self._call = self._interpreter.get_signature_runner(self._file.key)
+                self._details = {
+                    **{f"in/{k}": v for k, v in self._call.get_input_details().items()},
+                    **{f"out/{k}": v for k, v in self._call.get_output_details().items()},
+                }
+            else:
+                self._details = self._details_by_index()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"LiteRT cannot load '{ref.display}': {str(error).strip()}"
+            ) from error
+
+    def _details_by_index(self) -> dict[str, Any]:
+        details = {
+            item["index"]: item
+            for item in (
+                *self._interpreter.get_input_details(),
+                *self._interpreter.get_output_details(),
+            )
+        }
+        return {name: details[index] for name, index in self._file.indices.items()}
+
+    def __call__(self, feed: Case) -> Case:
+        missing = [spec.name for spec in self.signature.inputs if spec.name not in feed]
+        if missing:
+            raise InputError(f"the samples have no input '{missing[0]}'")
+        native = {}
+        for spec in self.signature.inputs:
+            own = self._inputs[spec.name]
+            native[own] = _entering(feed[spec.name], spec, self._details[f"in/{own}"])
+        try:
+            answer = self._call(**native) if self._file.key else self._invoke(native)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"LiteRT cannot run the model: {str(error).strip()}") from error
+        return {
+            spec.name: _leaving(answer[own], spec, self._details[f"out/{own}"])
+            for spec in self.signature.outputs
+            for own in (self._outputs[spec.name],)
+        }
+
+    def _invoke(self, native: Case) -> Case:
+        indices = self._file.indices
+        for name, array in native.items():
+            self._interpreter.resize_tensor_input(indices[f"in/{name}"], array.shape)
+        self._interpreter.allocate_tensors()
+        for name, array in native.items():
+            self._interpreter.set_tensor(indices[f"in/{name}"], array)
+        self._interpreter.invoke()
+        return {
+            spec.name: self._interpreter.get_tensor(indices[f"out/{spec.name}"])
+            for spec in self._file.signature.outputs
+        }
+
+
+def _entering(array: Array, spec: TensorSpec, detail: Any) -> Array:
+    if spec.dtype is DType.STRING:
+        return np.array([str(item).encode() for item in array.flat]).reshape(array.shape)
+    held = np.dtype(detail["dtype"])
+    scale, zero_point = detail["quantization"]
+    if spec.dtype.is_float and held.kind in "iu" and scale:
+        limits = np.iinfo(held)
+        steps = np.round(array.astype(np.float64) / scale) + zero_point
+        return np.clip(steps, limits.min, limits.max).astype(held)
+    return np.ascontiguousarray(array)
+
+
+def _leaving(array: Array, spec: TensorSpec, detail: Any) -> Array:
+    scale, zero_point = detail["quantization"]
+    if spec.dtype.is_float and array.dtype.kind in "iu" and scale:
+        real = (array.astype(np.float64) - zero_point) * scale
+        return real.astype(numpy_dtype(spec.dtype))
+    return np.array(array)
+
+
+# --- quantization --------------------------------------------------------------------------------
+
+
+def _refuse_quantized(file: _File, source: ModelRef) -> None:
+    ops = _op_counts(file.model)
+    precision, _ = _weights(file.model)
+    integer = any(
+        _is_quantized(tensor) and _DTYPES.get(tensor.type) in _QUANTIZED
+        for graph in file.model.subgraphs
+        for tensor in graph.tensors or ()
+    )
+    if integer or precision != "float32" or "QUANTIZE" in ops or "DEQUANTIZE" in ops:
+        raise QuantizationError(
+            f"'{source.display}' is quantized already (its weights are {precision})",
+            hint="quantize the float32 artifact that it was made from",
+        )
+
+
+def _quantized(source: ModelRef, request: QuantizeRequest) -> bytes:
+    from ai_edge_quantizer import quantizer
+
+    work = quantizer.Quantizer(source.location)
+    _configure(work, request.scheme)
+    calibration = None
+    try:
+        if work.need_calibration:
+            feeds = _calibration_feeds(source, request)
+            calibration = work.calibrate(feeds, num_threads=1)
+        result = work.quantize(
+            calibration, enable_progress_bar=False, enable_progress_report=False
+        )
+    except QuantizationError:
+        raise
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise QuantizationError(
+            f"the quantizer failed on '{source.display}' with {request.scheme}: "
+            f"{type(error).__name__}: {first}"
+        ) from error
+    if not result.quantized_model:
+        raise QuantizationError(f"the quantizer made nothing of '{source.display}'")
+    return bytes(result.quantized_model)
+
+
+def _configure(work: Any, scheme: str) -> None:
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
+    every, names = qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_manager.AlgorithmName
+    if scheme == "dynamic-int8":
+        work.add_dynamic_config(regex=".*", operation_name=every, num_bits=8)
+    elif scheme == "float16":
+        work.add_weight_only_config(
+            regex=".*",
+            operation_name=every,
+            num_bits=16,
+            granularity=qtyping.QuantGranularity.TENSORWISE,
+            algorithm_key=names.FLOAT_CASTING,
+        )
+    else:
+        work.add_static_config(
+            regex=".*", operation_name=every, activation_num_bits=8, weight_num_bits=8
+        )
+        # Callers keep feeding and reading floats.
+        for edge in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            work.update_quantization_recipe(".*", edge, algorithm_key=names.NO_QUANTIZE)
+
+
+def _calibration_feeds(source: ModelRef, request: QuantizeRequest) -> dict[str, list[Case]]:
+    if not request.calibration:
+        raise QuantizationError(
+            f"{request.scheme} needs samples to calibrate with", hint="pass --calibration DATA"
+        )
+    file = _read(source.location)
+    if not file.key:
+        raise QuantizationError(
+            f"'{source.display}' has no signature, which calibration needs to bind the samples",
+            hint="convert the model again, or use dynamic-int8",
+        )
+    signature = source.signature or file.signature
+    bound = _paired(signature.inputs, file.signature.inputs)
+    feeds = read_cases(Path(request.calibration), signature.inputs)
+    if not feeds:
+        raise QuantizationError("the calibration data holds no samples")
+    return {
+        file.key: [{own: feed[name] for name, own in bound.items() if name in feed} for feed in feeds]
+    }

@@ -1,0 +1,356 @@
+"""PyTorch: `torch.nn.Module` and exported programs, and their way to ONNX.
+
+Loading and its dangers are in `torch_loading`, signatures in `torch_signature`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import statistics
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from modelpack.adapters import torch_loading
+from modelpack.adapters.torch_loading import load, scan
+from modelpack.adapters.torch_signature import (
+    FlatModel,
+    FlatProgram,
+    example_inputs,
+    module_signature,
+    program_signature,
+    to_array,
+    to_tensor,
+)
+from modelpack.artifact import ModelRef
+from modelpack.dependencies import versions
+from modelpack.errors import ConversionError, InputError
+from modelpack.samples import read_cases, write_cases
+from modelpack.signature import Signature, TensorSpec, requested
+from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult
+
+__all__ = ["describe", "run", "scan", "to_onnx"]
+
+# Weights beyond this go to a file beside the model: a protobuf message ends at 2 GiB.
+_SIDECAR_BYTES = 1_900_000_000
+
+
+# --- describing ----------------------------------------------------------------------
+
+
+def describe(ref: ModelRef) -> Description:
+    """Describe a PyTorch model. A module is run on made-up inputs to learn its outputs.
+
+    Raises:
+        InputError: the inputs of a module are not described, or it does not run with them.
+        UntrustedSourceError: loading would run code of the file, and it is not trusted.
+    """
+    model = load(ref)
+    native, native_ranges = _native(_key(ref))
+    signature = requested(native, ref.inputs, ref.outputs)
+    tensors = _weights(model)
+    return Description(
+        signature,
+        framework="torch",
+        versions=versions("torch"),
+        ops=_ops(model),
+        parameters=sum(tensor.numel() for tensor in tensors),
+        precision=_precision(tensors),
+        bindings={
+            new.name: old.name
+            for new, old in zip(
+                (*signature.inputs, *signature.outputs),
+                (*native.inputs, *native.outputs),
+                strict=True,
+            )
+        },
+        ranges={
+            new.name: native_ranges[old.name]
+            for new, old in zip(signature.inputs, native.inputs, strict=True)
+            if old.name in native_ranges
+        },
+    )
+
+
+def _key(ref: ModelRef) -> ModelRef:
+    """The part of a reference that decides on the native signature."""
+    return ModelRef(
+        ref.format, ref.encoding, ref.location, ref.weights, ref.trusted, inputs=ref.inputs
+    )
+
+
+@lru_cache
+def _native(ref: ModelRef) -> tuple[Signature, dict[str, Range]]:
+    model = load(ref)
+    if isinstance(model, ExportedProgram):
+        return program_signature(model)
+    return module_signature(model, ref)
+
+
+def _ops(model: torch_loading.Model) -> dict[str, int]:
+    if isinstance(model, ExportedProgram):
+        names = [str(node.target) for node in model.graph.nodes if node.op == "call_function"]
+    else:
+        names = [type(layer).__name__ for layer in model.modules() if not any(layer.children())]
+    return dict(sorted(Counter(names).items()))
+
+
+def _weights(model: torch_loading.Model) -> list[torch.Tensor]:
+    state = model.state_dict if isinstance(model, ExportedProgram) else model.state_dict()
+    return [tensor for tensor in state.values() if isinstance(tensor, torch.Tensor)]
+
+
+def _precision(tensors: list[torch.Tensor]) -> str:
+    """The floating-point dtype that most weights have."""
+    counts: Counter[str] = Counter()
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            counts[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return counts.most_common(1)[0][0] if counts else "float32"
+
+
+# --- running -------------------------------------------------------------------------
+
+
+def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
+    """Run the model itself, in eager mode on one thread; see `modelpack.adapters`.
+
+    Raises:
+        InputError: a feed does not fit the model.
+    """
+    signature = _signature(ref)
+    call = _callable(ref, signature)
+    feeds = [
+        tuple(to_tensor(case[spec.name], spec) for spec in signature.inputs)
+        for case in read_cases(Path(cases), signature.inputs)
+    ]
+    names = [spec.name for spec in signature.outputs]
+    with torch.no_grad():
+        try:
+            results = [call(*feed) for feed in feeds]
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            raise InputError(f"'{ref.display}' does not run on the data: {error}") from error
+        latency = _latency_ms(call, feeds[0], repeat) if repeat and feeds else None
+    write_cases(
+        Path(outputs),
+        [dict(zip(names, map(to_array, result), strict=True)) for result in results],
+    )
+    return RunResult(f"torch {torch.__version__}", latency)
+
+
+def _latency_ms(call: Any, feed: tuple[torch.Tensor, ...], repeat: int) -> float:
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        call(*feed)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3
+
+
+def _signature(ref: ModelRef) -> Signature:
+    return ref.signature or requested(_native(_key(ref))[0], ref.inputs, ref.outputs)
+
+
+def _callable(ref: ModelRef, signature: Signature) -> FlatModel | FlatProgram:
+    model = load(ref)
+    if isinstance(model, ExportedProgram):
+        return FlatProgram(model)
+    return FlatModel(model, [spec.name for spec in signature.inputs])
+
+
+# --- exporting -----------------------------------------------------------------------
+
+
+def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
+    """Export to ONNX with `torch.onnx` (dynamo), names and dims as in the signature.
+
+    Raises:
+        ConversionError: PyTorch cannot export the model, or not at the wanted opset, or
+            fixed a dimension that the signature leaves open.
+    """
+    signature = _signature(source)
+    settings: dict[str, str | int | float | bool] = {}
+    with _quiet():
+        try:
+            program = _export(source, signature, options)
+        except Exception as error:
+            if "Cannot view a tensor" not in _cause(error):
+                raise _refusal(source, error) from error
+            # Fused attention views a transposed tensor, which its decomposition cannot.
+            settings["attention"] = "math"
+            try:
+                with sdpa_kernel(SDPBackend.MATH):
+                    program = _export(source, signature, options)
+            except Exception as again:
+                raise _refusal(source, again) from again
+        _save(program, Path(target), _weights(load(source)))
+    model = onnx.load(target, load_external_data=False)
+    opset = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
+    if options.opset is not None and opset != options.opset:
+        raise ConversionError(
+            f"PyTorch {torch.__version__} wrote opset {opset}, not {options.opset}",
+            hint="torch.onnx writes opset 18 and later; leave --opset away for its default",
+        )
+    _tidy(model, signature)
+    Path(target).write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(target, full_check=True)
+    return StepResult(versions("torch", "onnxscript", "onnx"), {"opset": opset, **settings})
+
+
+def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any:
+    model = load(source)
+    names: dict[str, Any] = {
+        "input_names": [spec.name for spec in signature.inputs],
+        "output_names": [spec.name for spec in signature.outputs],
+        "opset_version": options.opset,
+        "dynamo": True,
+        "verbose": False,
+    }
+    if isinstance(model, ExportedProgram):
+        return torch.onnx.export(model, **names)
+    dims = {name: Dim(name) for name in signature.dynamic_dims}
+    # Different sizes, none of them 0 or 1, which the exporter would make static.
+    sizes = {name: 2 + index for index, name in enumerate(dims)}
+    ranges = _native(_key(source))[1]
+    tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
+    return torch.onnx.export(
+        FlatModel(model, names["input_names"]).eval(),
+        tensors,
+        dynamic_shapes=(tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),),
+        **names,
+    )
+
+
+def _dynamic_axes(spec: TensorSpec, dims: dict[str, Any]) -> dict[int, Any]:
+    return {axis: dims[dim] for axis, dim in enumerate(spec.shape or ()) if isinstance(dim, str)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence advice that is meant for callers of the exporter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        level = logging.getLogger("torch.onnx").level
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.getLogger("torch.onnx").setLevel(level)
+
+
+def _refusal(source: ModelRef, error: BaseException) -> ConversionError:
+    cause = _cause(error)
+    hint = ""
+    if "data-dependent" in cause or "GuardOnDataDependent" in cause:
+        hint = "the model branches on values: write the branch with torch.cond or torch.where"
+    elif "onstraint" in cause or "specialized" in cause:
+        hint = "a dimension that was named is fixed inside of the model: give it a number"
+    return ConversionError(f"PyTorch cannot export '{source.display}': {cause}", hint=hint)
+
+
+def _cause(error: BaseException) -> str:
+    """The first paragraph of the innermost error, without colours and advice on debugging."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:3])[:600]}"
+
+
+def _save(program: Any, target: Path, weights: list[torch.Tensor]) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in weights)
+    wanted = size > _SIDECAR_BYTES
+    program.save(str(target), external_data=wanted)
+    if target.with_name(target.name + ".data").exists() != wanted:
+        raise ConversionError(
+            f"PyTorch {'kept' if wanted else 'moved'} {size >> 20} MiB of weights "
+            f"{'in' if wanted else 'out of'} the ONNX file against what was asked"
+        )
+
+
+# --- tidying the file ----------------------------------------------------------------
+
+
+def _tidy(model: onnx.ModelProto, signature: Signature) -> None:
+    """Bind the file's dimensions to the signature's names; remove paths and stack traces.
+
+    Raises:
+        ConversionError: a dimension is fixed in the file, but named in the signature.
+    """
+    _scrub(model)
+    renamed: dict[str, str | int] = {}
+    for value, spec in zip(model.graph.input, signature.inputs, strict=True):
+        for have, want in zip(value.type.tensor_type.shape.dim, spec.shape or (), strict=True):
+            if have.dim_param and want is not None:
+                renamed[have.dim_param] = want
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            _rename(dim, renamed)
+    for value, spec in zip(
+        (*model.graph.input, *model.graph.output),
+        (*signature.inputs, *signature.outputs),
+        strict=True,
+    ):
+        _bind(value, spec)
+
+
+def _scrub(message: Any) -> None:
+    """Remove doc strings and metadata, which hold stack traces, at every level."""
+    for field, value in list(message.ListFields()):
+        if field.name in {"metadata_props", "doc_string"}:
+            message.ClearField(field.name)
+        elif field.message_type:
+            for item in value if field.is_repeated else [value]:
+                _scrub(item)
+
+
+def _rename(dim: Any, renamed: dict[str, str | int]) -> None:
+    """Put the signature's dimension in the place of the exporter's symbol."""
+    symbols = re.findall(r"[A-Za-z_]\w*", dim.dim_param)
+    if not any(symbol in renamed for symbol in symbols):
+        return
+    new = renamed.get(dim.dim_param)
+    if isinstance(new, int):
+        dim.dim_value = new
+    elif isinstance(new, str):
+        dim.dim_param = new
+    elif any(isinstance(renamed.get(symbol), int) for symbol in symbols):
+        dim.Clear()  # an expression of a size that is now fixed: left to shape inference
+    else:
+        dim.dim_param = re.sub(
+            r"[A-Za-z_]\w*", lambda match: str(renamed.get(match[0], match[0])), dim.dim_param
+        )
+
+
+def _bind(value: Any, spec: TensorSpec) -> None:
+    dims = value.type.tensor_type.shape.dim
+    if spec.shape is None:
+        return
+    if len(dims) != len(spec.shape):
+        raise ConversionError(
+            f"PyTorch gave '{spec.name}' the rank {len(dims)}, but the model has {spec}"
+        )
+    for axis, (have, want) in enumerate(zip(dims, spec.shape, strict=True)):
+        if isinstance(want, str) and have.HasField("dim_value"):
+            raise ConversionError(
+                f"PyTorch fixed axis {axis} of '{spec.name}' to {have.dim_value}, "
+                f"but it is dynamic ('{want}') in the model",
+                hint=f"give '{want}' a number, or change the code that depends on its size",
+            )
+        if isinstance(want, str):
+            have.dim_param = want
+        elif isinstance(want, int):
+            have.dim_value = want
+        elif re.fullmatch(r"[su]\d+", have.dim_param):
+            have.Clear()  # a symbol of the exporter's own that says nothing to a reader

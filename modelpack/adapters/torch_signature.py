@@ -1,0 +1,457 @@
+"""What goes into and comes out of a PyTorch model, found out by running it.
+
+An `torch.nn.Module` does not say its shapes. It is run at several sizes of each dynamic
+dimension: an axis of an output that always equals one dimension's size has its name, one
+that never changes is static, and any other is unknown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument
+from torch.utils import _pytree as pytree
+
+from modelpack.artifact import ModelRef
+from modelpack.errors import InputError
+from modelpack.samples import Array, dtype_of, numpy_dtype
+from modelpack.signature import Dim, DType, Signature, TensorSpec
+from modelpack.steps import Range
+
+# Sizes of the dynamic dimensions in the trial runs, one family after the other: small and
+# different ones first, then multiples of 32 for networks that halve their input repeatedly.
+# No size is 1, which broadcasts.
+_FAMILIES = (
+    ((2, 3, 5, 7, 11, 13), (3, 5, 7, 11, 13, 2), (4, 9, 6, 8, 10, 12)),
+    ((2, 8, 16, 24, 32, 40), (3, 16, 24, 32, 40, 8), (4, 24, 32, 40, 8, 16)),
+    ((2, 64, 96, 128, 160, 192), (3, 96, 128, 64, 192, 160), (4, 128, 64, 96, 224, 256)),
+)
+_INPUT_HINT = "describe each input, for example --input 'x:float32[batch,3,32,32]'"
+
+
+# --- tensors and arrays --------------------------------------------------------------
+
+
+def torch_dtype(dtype: DType) -> torch.dtype:
+    """Return the PyTorch dtype of the same name.
+
+    Raises:
+        InputError: PyTorch has no strings.
+    """
+    found = getattr(torch, dtype.value, None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"PyTorch models take no inputs of type {dtype}")
+    return found
+
+
+def spec_dtype(dtype: torch.dtype, name: str) -> DType:
+    """Return the `DType` of a PyTorch dtype.
+
+    Raises:
+        InputError: models exchange no such values here (complex numbers, ...).
+    """
+    try:
+        return DType(str(dtype).removeprefix("torch."))
+    except ValueError:
+        raise InputError(f"'{name}' has the dtype {dtype}, which is not supported") from None
+
+
+def to_tensor(array: Array, spec: TensorSpec) -> torch.Tensor:
+    """Return a tensor with a copy of the array's values.
+
+    Raises:
+        InputError: the array does not have the dtype of the spec.
+    """
+    if dtype_of(array) is not spec.dtype:
+        raise InputError(f"input '{spec.name}' is {spec.dtype}, but was fed {array.dtype}")
+    copied = np.array(array, order="C")
+    if spec.dtype is DType.BFLOAT16:
+        return torch.from_numpy(copied.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(copied)
+
+
+def to_array(tensor: torch.Tensor) -> Array:
+    """Return the values of a tensor of any layout as a contiguous array."""
+    dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    if dense.dtype is torch.bfloat16:
+        return dense.view(torch.int16).numpy().view(numpy_dtype(DType.BFLOAT16))
+    return dense.numpy()
+
+
+# --- calling -------------------------------------------------------------------------
+
+
+class FlatModel(torch.nn.Module):
+    """A model that takes tensors by position and returns a tuple of tensors.
+
+    The order of outputs is that of `named_outputs`, whatever structure the model returns.
+
+    Args:
+        model: the model.
+        names: its inputs by name, in the order they are given here.
+    """
+
+    def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self._keywords = names if binds_by_name(model, names) else ()
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call the model. A tensor returned twice, or unchanged, is copied."""
+        if self._keywords:
+            result = self.model(**dict(zip(self._keywords, tensors, strict=True)))
+        else:
+            result = self.model(*tensors)
+        seen = [*tensors]
+        outputs: list[torch.Tensor] = []
+        for _, tensor in named_outputs(result):
+            again = any(tensor is other for other in seen)
+            outputs.append(tensor.clone() if again else tensor)
+            seen.append(tensor)
+        return tuple(outputs)
+
+
+class FlatProgram(torch.nn.Module):
+    """An exported program as a module that takes its tensors by position.
+
+    Args:
+        program: the program.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        # The program's own checks would refuse sizes that the export did not name.
+        self.module = program.module(check_guards=False)
+        self._spec = program.call_spec.in_spec
+        self._constants = program_constants(program)
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call the program with the tensors in place of its example inputs."""
+        remaining = iter(tensors)
+        leaves = [
+            self._constants[index] if index in self._constants else next(remaining)
+            for index in range(self._spec.num_leaves)
+        ]
+        args, kwargs = pytree.tree_unflatten(leaves, self._spec)
+        return tuple(tensor for _, tensor in named_outputs(self.module(*args, **kwargs)))
+
+
+def binds_by_name(model: torch.nn.Module, names: Sequence[str]) -> bool:
+    """Whether inputs of these names are passed to ``forward`` by name, or by position.
+
+    Raises:
+        InputError: some names are parameters of ``forward`` in other places than given, or
+            ``forward`` does not take this many inputs.
+    """
+    signature = inspect.signature(model.forward)
+    parameters = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
+    ]
+    by_name = all(name in parameters for name in names)
+    try:
+        if by_name:
+            signature.bind(**dict.fromkeys(names))
+        else:
+            signature.bind(*names)
+    except TypeError as error:
+        raise InputError(
+            f"the described inputs do not fit forward({', '.join(signature.parameters)}): {error}",
+            hint=_INPUT_HINT,
+        ) from None
+    if not by_name:
+        for position, name in enumerate(names):
+            if name in parameters and parameters[position : position + 1] != [name]:
+                raise InputError(
+                    f"input '{name}' is number {position + 1} of the described inputs, "
+                    f"but not of forward({', '.join(signature.parameters)})",
+                    hint="use forward's own names for all inputs, or for none",
+                )
+    return by_name
+
+
+def named_outputs(result: Any) -> list[tuple[str, torch.Tensor]]:
+    """Flatten what a model returned into named tensors.
+
+    Keys of dicts and fields of dataclasses and named tuples are names; positions are
+    numbered. None is left out.
+
+    Raises:
+        InputError: there is something else than tensors in it, or nothing.
+    """
+    found = list(_leaves(result, ""))
+    if not found:
+        raise InputError("the model returns no tensor")
+    if len(found) == 1 and re.fullmatch(r"(output_0)?", found[0][0]):
+        return [("output", found[0][1])]
+    named = [(re.sub(r"[^A-Za-z0-9_.:/-]", "_", name), tensor) for name, tensor in found]
+    return [(name if re.match(r"[A-Za-z_]", name) else f"_{name}", item) for name, item in named]
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    elif isinstance(value, Mapping):  # dicts, and the ModelOutput of transformers
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}_{key}" if path else str(key))
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from _leaves(dict(zip(value._fields, value, strict=True)), path)
+    elif isinstance(value, tuple | list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path or 'output'}_{index}")
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        yield from _leaves(fields, path)
+    elif value is not None:
+        raise InputError(
+            f"the model returns a {type(value).__name__} as '{path or 'output'}', not a tensor",
+            hint="wrap the model in a module that returns tensors only (for transformers "
+            "models, set config.use_cache = False)",
+        )
+
+
+# --- modules -------------------------------------------------------------------------
+
+
+def module_signature(model: torch.nn.Module, ref: ModelRef) -> tuple[Signature, dict[str, Range]]:
+    """Find out the outputs of a module, and the range of its integer inputs, by running it.
+
+    Raises:
+        InputError: the inputs are not described fully, the module does not run with them,
+            or gives different results for the same inputs.
+    """
+    _demand_inputs(model, ref)
+    flat = FlatModel(model, [spec.name for spec in ref.inputs])
+    dims = Signature(ref.inputs, ()).dynamic_dims
+    failure: Exception | None = None
+    for family in _FAMILIES:
+        sizes = [dict(zip(dims, run, strict=False)) for run in family]
+        try:
+            ranges = _ranges(model, flat, ref.inputs, sizes[0])
+            runs = [_outputs(flat, model, ref.inputs, run, ranges) for run in sizes]
+        except InputError:
+            raise
+        except Exception as error:  # whatever user code raises at a size it cannot take
+            failure = failure or error
+            continue
+        return Signature(ref.inputs, tuple(_output_specs(runs, sizes))), ranges
+    raise InputError(
+        f"'{ref.display}' does not run with the described inputs "
+        f"({', '.join(map(str, ref.inputs))}): {failure}",
+        hint="check dtypes, order and dimensions; forward takes "
+        + ", ".join(inspect.signature(model.forward).parameters),
+    ) from failure
+
+
+def _demand_inputs(model: torch.nn.Module, ref: ModelRef) -> None:
+    if not ref.inputs:
+        takes = ", ".join(inspect.signature(model.forward).parameters)
+        raise InputError(
+            f"'{ref.display}' does not say its inputs: forward takes ({takes})", hint=_INPUT_HINT
+        )
+    for spec in ref.inputs:
+        if spec.shape is None or None in spec.shape:
+            raise InputError(
+                f"input '{spec.name}' needs a number or a name for each dimension, not {spec}",
+                hint=_INPUT_HINT,
+            )
+    dims = Signature(ref.inputs, ()).dynamic_dims
+    if len(dims) > len(_FAMILIES[0][0]):
+        raise InputError(f"{len(dims)} dynamic dimensions are more than can be told apart")
+
+
+def example_inputs(
+    specs: Sequence[TensorSpec], sizes: Mapping[str, int], ranges: Mapping[str, Range], seed: int
+) -> tuple[torch.Tensor, ...]:
+    """Make up one tensor per input at the given sizes of the dynamic dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for spec in specs:
+        shape = [dim if isinstance(dim, int) else sizes[str(dim)] for dim in spec.shape or ()]
+        dtype = torch_dtype(spec.dtype)
+        if spec.dtype.is_float:
+            tensors.append(torch.randn(shape, generator=generator).to(dtype))
+        else:
+            high = int(ranges[spec.name].high[0]) if spec.name in ranges else 1
+            tensors.append(torch.randint(0, high + 1, shape, generator=generator).to(dtype))
+    return tuple(tensors)
+
+
+def _ranges(
+    model: torch.nn.Module,
+    flat: FlatModel,
+    specs: Sequence[TensorSpec],
+    sizes: Mapping[str, int],
+) -> dict[str, Range]:
+    """Bound integer inputs by the embeddings that they index, or by the smallest of all."""
+    tables = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, torch.nn.Embedding | torch.nn.EmbeddingBag)
+    ]
+    if not tables:
+        return {}
+    tensors = example_inputs(specs, sizes, {}, seed=0)
+    limits: dict[str, int] = {}
+
+    def note(layer: Any, args: tuple[Any, ...]) -> None:
+        for spec, tensor in zip(specs, tensors, strict=True):
+            if args and isinstance(args[0], torch.Tensor) and args[0] is tensor:
+                limits[spec.name] = min(layer.num_embeddings, limits.get(spec.name, 1 << 62))
+
+    hooks = [table.register_forward_pre_hook(note) for table in tables]
+    try:
+        with torch.no_grad():
+            flat(*tensors)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    smallest = min(table.num_embeddings for table in tables)
+    return {
+        spec.name: Range((0.0,), (float(limits.get(spec.name, smallest) - 1),))
+        for spec in specs
+        if spec.dtype.is_integer
+    }
+
+
+def _outputs(
+    flat: FlatModel,
+    model: torch.nn.Module,
+    specs: Sequence[TensorSpec],
+    sizes: Mapping[str, int],
+    ranges: Mapping[str, Range],
+) -> list[tuple[str, torch.Tensor]]:
+    tensors = example_inputs(specs, sizes, ranges, seed=0)
+    names: list[str] = []
+
+    def note(layer: Any, args: Any, result: Any) -> None:
+        names[:] = [name for name, _ in named_outputs(result)]
+
+    hook = model.register_forward_hook(note)
+    try:
+        with torch.no_grad():
+            first, second = flat(*tensors), flat(*tensors)
+    finally:
+        hook.remove()
+    for name, once, again in zip(names, first, second, strict=True):
+        if once.shape != again.shape or not torch.equal(
+            torch.nan_to_num(once), torch.nan_to_num(again)
+        ):
+            raise InputError(
+                f"output '{name}' differs between two runs on the same inputs, "
+                "so nothing can be compared with it",
+                hint="the model keeps state or draws random numbers in evaluation mode",
+            )
+    return list(zip(names, first, strict=True))
+
+
+def _output_specs(
+    runs: Sequence[Sequence[tuple[str, torch.Tensor]]], sizes: Sequence[Mapping[str, int]]
+) -> Iterator[TensorSpec]:
+    names = [[name for name, _ in run] for run in runs]
+    if any(other != names[0] for other in names):
+        raise InputError("the number of outputs depends on the sizes of the inputs")
+    for position, name in enumerate(names[0]):
+        tensors = [run[position][1] for run in runs]
+        dtype = spec_dtype(tensors[0].dtype, name)
+        if len({tensor.dim() for tensor in tensors}) > 1:
+            yield TensorSpec(name, dtype)
+            continue
+        axes = zip(*(tensor.shape for tensor in tensors), strict=True)
+        yield TensorSpec(name, dtype, tuple(_dim(list(axis), sizes) for axis in axes))
+
+
+def _dim(axis: list[int], sizes: Sequence[Mapping[str, int]]) -> Dim:
+    if len(set(axis)) == 1:
+        return axis[0]
+    for name in sizes[0]:
+        if axis == [run[name] for run in sizes]:
+            return name
+    return None
+
+
+# --- exported programs ---------------------------------------------------------------
+
+
+def program_constants(program: ExportedProgram) -> dict[int, Any]:
+    """Return the inputs of a program that were fixed when it was exported, by position."""
+    inputs = [
+        item.arg for item in program.graph_signature.input_specs if item.kind.name == "USER_INPUT"
+    ]
+    return {
+        index: item.value for index, item in enumerate(inputs) if isinstance(item, ConstantArgument)
+    }
+
+
+def program_signature(program: ExportedProgram) -> tuple[Signature, dict[str, Range]]:
+    """Read names, dtypes and shapes from an exported program.
+
+    A symbol that is the first axis of every input is called ``batch``; others after the
+    first input that has them, ``<input>_d<axis>``.
+
+    Raises:
+        InputError: an input or output is no tensor.
+    """
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    user = program.graph_signature.user_inputs
+    constants = program_constants(program)
+    names = [str(name) for index, name in enumerate(user) if index not in constants]
+    dims = _symbol_names([(name, values[name]) for name in names])
+    inputs = tuple(_spec(name, values[name], dims) for name in names)
+    results = [values.get(str(name)) for name in program.graph_signature.user_outputs]
+    structure = pytree.tree_unflatten(
+        [torch.tensor(index) for index in range(len(results))], program.call_spec.out_spec
+    )
+    present = named_outputs(structure)
+    outputs = tuple(_spec(name, results[int(index)], dims) for name, index in present)
+    return Signature(inputs, outputs), _program_ranges(program, inputs)
+
+
+def _symbol_names(inputs: Sequence[tuple[str, Any]]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    leading = [tensor.shape[0] for _, tensor in inputs if _rank(tensor)]
+    if leading and isinstance(leading[0], torch.SymInt) and len(set(map(str, leading))) == 1:
+        names[str(leading[0])] = "batch"
+    for name, tensor in inputs:
+        for axis in range(_rank(tensor)):
+            size = tensor.shape[axis]
+            if isinstance(size, torch.SymInt) and str(size).isidentifier():
+                names.setdefault(str(size), re.sub(r"\W", "_", f"{name}_d{axis}"))
+    return names
+
+
+def _rank(tensor: Any) -> int:
+    return tensor.dim() if isinstance(tensor, torch.Tensor) else 0
+
+
+def _spec(name: str, tensor: Any, dims: Mapping[str, str]) -> TensorSpec:
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"'{name}' of the exported program is no tensor")
+    shape = tuple(
+        dims.get(str(size)) if isinstance(size, torch.SymInt) else int(size)
+        for size in tensor.shape
+    )
+    return TensorSpec(name, spec_dtype(tensor.dtype, name), shape)
+
+
+def _program_ranges(program: ExportedProgram, inputs: Sequence[TensorSpec]) -> dict[str, Range]:
+    limits: dict[str, int] = {}
+    for node in program.graph.nodes:
+        if "embedding" in str(node.target) and len(node.args) > 1:
+            rows = int(node.args[0].meta["val"].shape[0])
+            name = getattr(node.args[1], "name", "")
+            for key in ("", name):
+                limits[key] = min(rows, limits.get(key, rows))
+    return {
+        spec.name: Range((0.0,), (float(limits.get(spec.name, limits[""]) - 1),))
+        for spec in inputs
+        if limits and spec.dtype.is_integer
+    }

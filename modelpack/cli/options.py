@@ -1,0 +1,130 @@
+"""Options shared by several commands, and the parsing of their values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelpack.errors import InputError
+from modelpack.signature import TensorSpec
+from modelpack.worker import Limits
+
+# What users see for common options comes last in --help, under its own heading.
+_COMMON = "Common options"
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model file or directory, or a Python reference module:attribute or "
+        "file.py:attribute.",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="OUT", help="A directory, or one file such as m.onnx."),
+]
+To = Annotated[
+    list[str] | None,
+    typer.Option("--to", metavar="FORMAT", help="onnx, tflite or savedmodel; repeatable."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="SPEC",
+        help="An input as 'name:dtype[dim,...]'; a named dim is dynamic. Repeatable.",
+    ),
+]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option("--output-name", metavar="NAME", help="Name of an output, in order; repeatable."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="State dict for a Python reference."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Load a file even if that runs code it contains."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Samples: .npz, .npy, .csv, .parquet or a directory of .npz.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of generated samples.")]
+Bench = Annotated[bool, typer.Option("--bench", help="Measure the latency of one call.")]
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on standard output.", rich_help_panel=_COMMON),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_COMMON)]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Also what the libraries print.", rich_help_panel=_COMMON),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Tracebacks of errors.", rich_help_panel=_COMMON)
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        min=0.001,
+        metavar="SECONDS",
+        help="Limit of each step; 3600 by default.",
+        rich_help_panel=_COMMON,
+    ),
+]
+MemoryLimit = Annotated[
+    str,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Limit of each step, such as 4G; what is free by default.",
+        rich_help_panel=_COMMON,
+    ),
+]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def limits(timeout: float | None, memory_limit: str) -> Limits:
+    """Build the limits of each step.
+
+    Raises:
+        InputError: the memory limit is no size.
+    """
+    given = Limits(memory=parse_size(memory_limit) if memory_limit else None)
+    return given if timeout is None else Limits(timeout, given.memory)
+
+
+def parse_size(text: str) -> int:
+    """Parse bytes with an optional binary unit: ``512M``, ``4G``, ``4GiB``.
+
+    Raises:
+        InputError: the text is no size above zero.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
+    if not size:
+        raise InputError(f"'{text}' is no memory size", hint="write for example 512M or 4G")
+    return size
+
+
+def specs(texts: list[str] | None) -> tuple[TensorSpec, ...]:
+    """Parse ``--input`` options.
+
+    Raises:
+        InputError: one of them is malformed.
+    """
+    return tuple(TensorSpec.parse(text) for text in texts or ())

@@ -1,0 +1,254 @@
+"""Renders what the verbs return: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelpack.artifact import MANIFEST_NAME, Artifact
+from modelpack.cli.terminal import Manner, print_json, stdout
+from modelpack.manifest import Manifest
+from modelpack.parity import ParityReport, Verdict
+from modelpack.routes import Route
+from modelpack.signature import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from modelpack.steps import Description
+    from modelpack.verbs.doctor import Diagnosis
+    from modelpack.verbs.inspect import Inspection
+    from modelpack.verbs.validate import ArtifactResult, ValidationReport
+
+_STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.UNVERIFIED: "yellow"}
+_MANY = 12  # ops or classes shown before the rest is counted
+
+
+def manifest(value: Manifest, manner: Manner, output: Path) -> None:
+    """Show what is now at an output."""
+    if manner.json:
+        print_json(value)
+        return
+    console = stdout()
+    _heading(console, value)
+    table = _table("artifact", "size", "precision", "verdict", "max error", "notes")
+    for item in value.artifacts:
+        table.add_row(
+            item.path,
+            size(item.size),
+            item.precision,
+            _verdict(item.parity.verdict),
+            error_figure(item.parity),
+            _notes(item),
+        )
+    console.print(table)
+    where = output / MANIFEST_NAME if output.is_dir() else f"{output}.{MANIFEST_NAME}"
+    console.print(f"manifest: {where}", markup=False)
+
+
+def routes(values: list[Route], manner: Manner) -> None:
+    """Show routes with their converters."""
+    if manner.json:
+        print_json({"routes": [{"route": str(route), "steps": route.steps} for route in values]})
+        return
+    console = stdout()
+    for route in values:
+        console.print(str(route), markup=False)
+        for step in route.steps:
+            console.print(f"  {step}", markup=False)
+
+
+def validation(report: ValidationReport, manner: Manner) -> None:
+    """Show the verdict on each artifact, and each output that failed."""
+    if manner.json:
+        artifacts = [_with_verdict(item) for item in report.artifacts]
+        print_json({"model": report.model, "verdict": report.verdict, "artifacts": artifacts})
+        return
+    console = stdout()
+    columns = ["artifact", "size", "precision", "verdict", "max error", "flips"]
+    metric = next((item.metric for item in report.artifacts if item.metric), "")
+    bench = any(item.latency_ms is not None for item in report.artifacts)
+    table = _table(*columns, *([metric] if metric else []), *(["latency"] if bench else []))
+    for item in report.artifacts:
+        flips = max((diff.flips for diff in item.parity.outputs), default=0)
+        row = [
+            item.path,
+            size(item.size),
+            item.precision,
+            _verdict(item.verdict),
+            error_figure(item.parity),
+            str(flips) if item.parity.outputs else "-",
+        ]
+        row += ["-" if item.metric_value is None else f"{item.metric_value:.4f}"] if metric else []
+        row += ["-" if item.latency_ms is None else f"{item.latency_ms:.3g} ms"] if bench else []
+        table.add_row(*row)
+    console.print(table)
+    for item in report.artifacts:
+        for line in (*item.signature_problems, *filter(None, [item.parity.reason])):
+            console.print(f"{item.path}: {line}", markup=False)
+
+
+def written(paths: list[Path], manner: Manner) -> None:
+    """Show what a packaging wrote."""
+    if manner.json:
+        print_json({"written": [str(path) for path in paths]})
+        return
+    for path in paths:
+        stdout().print(str(path), markup=False)
+
+
+def inspection(found: Inspection, manner: Manner) -> None:
+    """Show what a model is and holds."""
+    if manner.json:
+        print_json(found)
+        return
+    console = stdout()
+    console.print(f"{found.model}: {found.format or 'modelpack'} ({found.encoding})", markup=False)
+    if found.size:
+        console.print(f"size: {size(found.size)}   digest: {found.digest}", markup=False)
+    if found.findings:
+        console.print("not loaded, because loading can run code that it contains:", style="yellow")
+        for finding in found.findings:
+            console.print(f"  - {finding}", markup=False)
+    if found.description is not None:
+        _description(console, found.description)
+    if found.manifest is not None:
+        _heading(console, found.manifest)
+        table = _table("artifact", "size", "precision", "verdict", "max error", "route")
+        for item in found.manifest.artifacts:
+            table.add_row(
+                item.path,
+                size(item.size),
+                item.precision,
+                _verdict(item.parity.verdict),
+                error_figure(item.parity),
+                " -> ".join(step.converter.rpartition(".")[2] for step in item.steps),
+            )
+        console.print(table)
+
+
+def diagnosis(found: Diagnosis, manner: Manner) -> None:
+    """Show installed extras and working routes."""
+    if manner.json:
+        print_json(found)
+        return
+    console = stdout()
+    console.print(
+        f"modelpack {found.modelpack}, Python {found.python}, {found.platform}", markup=False
+    )
+    table = _table("extra", "libraries", "to install what is missing")
+    for extra in found.extras:
+        libraries = ", ".join(f"{name} {ver or 'missing'}" for name, ver in extra.libraries.items())
+        table.add_row(extra.name, libraries, "" if extra.complete else extra.install)
+    console.print(table)
+    table = _table("from", "to", "works", "route")
+    for route in found.routes:
+        state = "[green]yes[/]" if route.works else "[red]no[/]"
+        detail = route.route or "no route yet"
+        if route.missing:
+            detail += f" (missing: {', '.join(route.missing)})"
+        table.add_row(route.source, route.target, state, detail)
+    console.print(table)
+
+
+# --- parts ---------------------------------------------------------------------------
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``812 B``, ``1.4 MB`` (decimal units, as file managers show)."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def error_figure(report: ParityReport) -> str:
+    """The largest error relative to the output's scale."""
+    return f"{report.max_rel:.1e}" if report.outputs else "-"
+
+
+def _verdict(verdict: Verdict) -> str:
+    return f"[{_STYLES[verdict]}]{verdict}[/]"
+
+
+def _notes(item: Artifact) -> str:
+    notes = [f"{dim}={count} fixed" for dim, count in item.fixed_dims.items()]
+    figures = item.quantization
+    if figures is not None:
+        notes.append(f"{figures.scheme}, {figures.size_ratio:.2f} x size")
+        if figures.reference_metric is not None and figures.candidate_metric is not None:
+            notes.append(
+                f"{figures.metric} {figures.reference_metric:.4f} to {figures.candidate_metric:.4f}"
+            )
+    if item.parity.verdict is not Verdict.PASSED:
+        notes.append(item.parity.reason)
+    return "; ".join(notes)
+
+
+def _heading(console: Console, value: Manifest) -> None:
+    source = value.source
+    console.print(
+        f"{value.name} {value.version}, from {source.file} ({source.framework})", markup=False
+    )
+    for signature in value.signatures:
+        _signature(console, signature)
+
+
+def _signature(console: Console, signature: Signature) -> None:
+    console.print(f"{signature.name}:", markup=False)
+    for kind, side in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in side:
+            console.print(f"  {kind:6} {spec}{_meaning(spec)}", markup=False)
+
+
+def _meaning(spec: TensorSpec) -> str:
+    parts = [str(spec.meaning)] if spec.meaning else []
+    for what, names in (("classes", spec.classes), ("columns", spec.columns)):
+        if names:
+            shown = ", ".join(map(str, names[:_MANY]))
+            more = f", ... {len(names)} in all" if len(names) > _MANY else ""
+            parts.append(f"{what}: {shown}{more}")
+    return f"   ({'; '.join(parts)})" if parts else ""
+
+
+def _description(console: Console, value: Description) -> None:
+    _signature(console, value.signature)
+    for other in value.other_signatures:
+        _signature(console, other)
+    facts = {
+        "precision": value.precision,
+        "parameters": "" if value.parameters is None else f"{value.parameters:,}",
+        "opset": ", ".join(f"{name} {version}" for name, version in value.opset.items()),
+        "producer": value.producer,
+        "ops": _counted(value.ops),
+    }
+    for name, fact in facts.items():
+        if fact:
+            console.print(f"{name}: {fact}", markup=False)
+
+
+def _counted(ops: dict[str, int]) -> str:
+    ranked = sorted(ops.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{name} x{count}" for name, count in ranked[:_MANY])
+    more = f", ... {len(ranked)} kinds in all" if len(ranked) > _MANY else ""
+    return shown + more
+
+
+def _with_verdict(item: ArtifactResult) -> dict[str, Any]:
+    import msgspec
+
+    document: dict[str, Any] = msgspec.to_builtins(item)
+    return {"verdict": item.verdict, **document}
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,156 @@
+"""What a command says while it works and when it fails: standard error, and JSON on request.
+
+Results go to standard output. Everything else - progress, warnings, errors - goes to
+standard error: a spinner on a terminal, plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from modelpack.errors import ModelpackError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+_LOG_LINES = 20
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_TERMINATED = 143  # 128 + SIGTERM
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a command speaks: the common options of all commands."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+def stdout() -> Console:
+    """A console on standard output; without colours where NO_COLOR or a pipe says so."""
+    from rich.console import Console
+
+    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+
+
+def stderr() -> Console:
+    """A console on standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on standard output; NaN and infinity become null."""
+    import msgspec
+
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    sys.stdout.write(text + "\n")
+
+
+@contextlib.contextmanager
+def speaking(manner: Manner) -> Iterator[None]:
+    """Show what the verbs log while the body runs."""
+    logger = logging.getLogger("modelpack")
+    logger.setLevel(logging.DEBUG if manner.verbose else logging.INFO)
+    console = stderr()
+    with _progress(console, manner) as progress:
+        handler = _Lines(console, manner, progress)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _progress(console: Console, manner: Manner) -> Iterator[Progress | None]:
+    if manner.quiet or manner.verbose or not console.is_terminal or os.environ.get("CI"):
+        yield None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task("starting", total=None)
+        yield progress
+
+
+class _Lines(logging.Handler):
+    """Warnings as lines; progress as the spinner's text, or as lines where there is none."""
+
+    def __init__(self, console: Console, manner: Manner, progress: Progress | None) -> None:
+        super().__init__()
+        self._console = console
+        self._quiet = manner.quiet
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self._console.print(f"warning: {message}", style="yellow", markup=False)
+        elif self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], description=message)
+        elif not self._quiet:
+            self._console.print(message, style="dim", markup=False)
+
+
+def report_error(error: ModelpackError, manner: Manner) -> int:
+    """Say what went wrong, and return the exit code."""
+    console = stderr()
+    if manner.debug:
+        traceback.print_exception(error)
+    if manner.json:
+        kind = type(error).__name__
+        details = {
+            "type": kind,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        print_json({"error": details})
+    if error.log and not manner.verbose:
+        console.print("last output of the worker:", style="dim")
+        for line in error.log.splitlines()[-_LOG_LINES:]:
+            console.print(f"  {line}", style="dim", markup=False)
+    console.print(f"error: {error.message}", style="bold red", markup=False)
+    if error.hint:
+        console.print(f"hint: {error.hint}", markup=False)
+    return error.exit_code
+
+
+def report_bug(error: Exception, manner: Manner) -> int:
+    """Say that this is a defect of modelpack, and return its exit code."""
+    message = f"internal error: {type(error).__name__}: {error}"
+    hint = "this is a defect of modelpack: please report it with the output of --debug"
+    return report_error(ModelpackError(message, hint=hint), manner)
+
+
+def usage_error(message: str, *, as_json: bool) -> None:
+    """Report bad usage; click has its own text for terminals."""
+    if as_json:
+        details = {"type": "InputError", "message": message, "hint": "", "exit_code": 2}
+        sys.stdout.write(json.dumps({"error": details}, indent=2) + "\n")
+    stderr().print(f"error: {message}", style="bold red", markup=False)
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM unwind the stack, so that workers are ended and scratch files removed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,136 @@
+"""Layouts: the file trees that servers expect, one module per layout.
+
+A layout module offers ``arrange(package: Package, options: LayoutOptions) -> dict[str, Path]``:
+the files and directories to put below the output, by relative name. What it must write
+itself goes to ``package.scratch``. Other distributions add layouts through the entry point
+group ``modelpack.layouts``, whose names are layout names and whose objects are such functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from modelpack.artifact import MANIFEST_NAME, Artifact
+from modelpack.errors import InputError, PackagingError
+from modelpack.manifest import Manifest, dump
+
+# Each layout's function by name; resolved when used.
+LAYOUTS = {
+    "archive": "modelpack.layouts.archive:arrange",
+    "tfserving": "modelpack.layouts.tfserving:arrange",
+    "triton": "modelpack.layouts.triton:arrange",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """What is laid out: a manifest, the directory of its files, and room to write."""
+
+    manifest: Manifest
+    root: Path
+    scratch: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutOptions:
+    """What a layout may be told.
+
+    Attributes:
+        max_batch_size: largest batch a server may form; 0 keeps the server from batching.
+        artifact: path of the artifact to serve, where the layout serves one; the layout's
+            own preference when empty.
+    """
+
+    max_batch_size: int = 0
+    artifact: str = ""
+
+
+Arrange = Callable[[Package, LayoutOptions], dict[str, Path]]
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Names of all layouts, those of other distributions included."""
+    return (*LAYOUTS, *(point.name for point in entry_points(group="modelpack.layouts")))
+
+
+def arranger(name: str) -> Arrange:
+    """Return the function of a layout.
+
+    Raises:
+        InputError: there is no such layout.
+    """
+    if name in LAYOUTS:
+        module, _, function = LAYOUTS[name].partition(":")
+        found: Arrange = getattr(importlib.import_module(module), function)
+        return found
+    for point in entry_points(group="modelpack.layouts"):
+        if point.name == name:
+            loaded: Arrange = point.load()
+            return loaded
+    raise InputError(f"unknown layout '{name}'", hint=f"use one of {', '.join(names())}")
+
+
+def choose(package: Package, formats: tuple[str, ...], options: LayoutOptions) -> Artifact:
+    """Return the artifact to serve: the one asked for, or the first of the preferred formats.
+
+    Raises:
+        PackagingError: there is none, it is of another format, or it failed its parity check.
+    """
+    artifacts = package.manifest.artifacts
+    if options.artifact:
+        found = [item for item in artifacts if item.path == options.artifact]
+        if not found or found[0].format not in formats:
+            raise PackagingError(
+                f"there is no {' or '.join(formats)} artifact '{options.artifact}'",
+                hint=f"there are {', '.join(item.path for item in artifacts)}",
+            )
+        return found[0]
+    for name in formats:
+        for item in artifacts:
+            if item.format == name and item.quantization is None:
+                return item
+    held = ", ".join(item.format for item in artifacts) or "nothing"
+    raise PackagingError(
+        f"the layout needs a {' or '.join(formats)} artifact; '{package.manifest.name}' has {held}",
+        hint=f"modelpack convert ... --to {formats[0]}",
+    )
+
+
+def version_number(manifest: Manifest) -> str:
+    """Return the model's version as the positive integer that servers name directories by.
+
+    Raises:
+        PackagingError: it is no such integer.
+    """
+    if not manifest.version.isascii() or not manifest.version.isdigit():
+        raise PackagingError(
+            f"the layout needs a whole number as version; '{manifest.name}' has version "
+            f"'{manifest.version}'",
+            hint="add --model-version N",
+        )
+    number = int(manifest.version)
+    if not 0 < number < 1 << 63:
+        raise PackagingError(f"version {number} is not a positive 64-bit number")
+    return str(number)
+
+
+def evidence(package: Package, artifact: Artifact, path: str) -> dict[str, Path]:
+    """The manifest and golden samples of one artifact that a layout keeps at ``path``.
+
+    They make the model's directory a modelpack directory, so that `modelpack validate`
+    checks what a server loads, in place.
+    """
+    moved = replace(artifact, path=path)
+    manifest = replace(package.manifest, artifacts=(moved,))
+    written = package.scratch / f"{artifact.format}-{MANIFEST_NAME}"
+    written.write_text(dump(manifest), encoding="utf-8")
+    files = {MANIFEST_NAME: written}
+    if manifest.golden is not None:
+        files[manifest.golden.path] = package.root / manifest.golden.path
+    return files

@@ -1,0 +1,26 @@
+"""The archive layout: everything in one ``.tar``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelpack import archive
+from modelpack.artifact import MANIFEST_NAME
+from modelpack.layouts import LayoutOptions, Package
+from modelpack.manifest import dump
+
+
+def arrange(package: Package, options: LayoutOptions) -> dict[str, Path]:
+    """Pack the manifest and all it lists; the same content is always the same bytes."""
+    manifest = package.manifest
+    members = {item.path: package.root / item.path for item in manifest.artifacts}
+    for item in manifest.artifacts:
+        members |= {name: package.root / name for name in item.sidecars}
+    if manifest.golden is not None:
+        members[manifest.golden.path] = package.root / manifest.golden.path
+    written = package.scratch / "archived-manifest.yaml"
+    written.write_text(dump(manifest), encoding="utf-8")
+    members[MANIFEST_NAME] = written
+    target = package.scratch / f"{manifest.name}.tar"
+    archive.write(members, target)
+    return {target.name: target}

@@ -1,0 +1,398 @@
+"""The verb quantize: smaller artifacts, with what they cost measured and gated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from modelpack import datasets, golden
+from modelpack.artifact import (
+    Artifact,
+    Encoding,
+    ModelRef,
+    Quantization,
+    Step,
+    measure,
+)
+from modelpack.compare import Judgement, compare, tolerance_for
+from modelpack.errors import ContractError, InputError, QuantizationError
+from modelpack.golden import Evidence
+from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, verify
+from modelpack.metrics import drop, evaluate, metric_for
+from modelpack.output import check_writable
+from modelpack.parity import ParityReport, Verdict, unverified
+from modelpack.routes import formats
+from modelpack.samples import generate, write_cases
+from modelpack.signature import differences
+from modelpack.sources import (
+    Opened,
+    Request,
+    adapter_of,
+    default_name,
+    locate,
+    open_model,
+    provenance,
+    run_cases,
+    worker_key,
+    workspace,
+)
+from modelpack.steps import Description, QuantizeRequest, StepResult
+from modelpack.store import golden_name, save, single_format
+from modelpack.worker import Limits, WorkerPool
+
+log = logging.getLogger(__name__)
+
+SCHEMES = ("dynamic-int8", "static-int8", "float16")
+CALIBRATED = ("static-int8",)
+CALIBRATION_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeOptions:
+    """Options of `quantize`.
+
+    Attributes:
+        scheme: ``dynamic-int8`` (8-bit weights, activations quantized as the model runs),
+            ``static-int8`` (8-bit weights and activations, ranges from calibration) or
+            ``float16`` (16-bit weights).
+        to: formats to quantize in a directory of several artifacts; all that can be, when empty.
+        calibration: typical inputs, for ``static-int8``. At most 1000 rows are used.
+        data: inputs, with labels for a metric, to measure the loss on; the golden samples,
+            or the calibration data, when None.
+        metric: ``accuracy`` or ``mae``; chosen from the labels when empty.
+        max_drop: largest accepted loss of the metric, in its own units.
+        seed: of generated samples, where there is no data at all.
+        keep_failed: write the result even if a gate closed.
+        limits: of each step.
+    """
+
+    scheme: str
+    to: tuple[str, ...] = ()
+    calibration: Path | None = None
+    data: Path | None = None
+    metric: str = ""
+    max_drop: float | None = None
+    seed: int = 0
+    keep_failed: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A float artifact to quantize, with the manifest that speaks of it, if any."""
+
+    opened: Opened
+    artifact: Artifact | None
+    manifest: Manifest | None
+    root: Path
+
+
+def quantizable() -> tuple[str, ...]:
+    """Names of the formats that can be quantized."""
+    return tuple(form.name for form in formats().values() if form.quantizer)
+
+
+def quantize(model: str, output: Path, options: QuantizeOptions) -> Manifest:
+    """Quantize ONNX and TFLite artifacts.
+
+    Args:
+        model: an ``.onnx`` or ``.tflite`` file, or a modelpack directory of them.
+        output: a directory (to which the results are added as ``model.<scheme>.onnx``), or
+            one file.
+        options: see `QuantizeOptions`.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        InputError: the model is in no format that can be quantized, or data is missing.
+        QuantizationError: the model cannot be quantized so, or lost more than allowed.
+    """
+    _check_options(options)
+    check_writable(output)
+    with workspace(options.limits) as pool:
+        subjects = _subjects(pool, model, options)
+        if single_format(output) and len(subjects) > 1:
+            raise InputError(
+                f"'{model}' holds {len(subjects)} artifacts to quantize; '{output}' is one file",
+                hint="choose one with --to, or give a directory",
+            )
+        results: list[Artifact] = []
+        files: dict[str, Path] = {}
+        for subject in subjects:
+            artifact, file = _quantize_one(pool, subject, output, options)
+            results.append(artifact)
+            files[artifact.path] = file
+        problems = [problem for item in results if (problem := _problem(item, options))]
+        if problems and not options.keep_failed:
+            raise QuantizationError(
+                "; ".join(problems) + " (nothing was written)",
+                hint="try float16 or dynamic-int8, or more typical --calibration data",
+            )
+        manifest = _write(pool, output, subjects[0], results, files)
+    if problems:
+        raise QuantizationError("; ".join(problems) + " (written, marked as failed)")
+    return manifest
+
+
+def _check_options(options: QuantizeOptions) -> None:
+    if options.scheme not in SCHEMES:
+        raise InputError(
+            f"unknown scheme '{options.scheme}'", hint=f"use one of {', '.join(SCHEMES)}"
+        )
+    if options.scheme in CALIBRATED and options.calibration is None:
+        raise InputError(f"{options.scheme} needs typical inputs", hint="add --calibration DATA")
+    if options.max_drop is not None and options.data is None:
+        raise InputError("--max-drop needs labelled samples", hint="add --data DATA with labels")
+
+
+# --- what to quantize ----------------------------------------------------------------
+
+
+def _subjects(pool: WorkerPool, model: str, options: QuantizeOptions) -> list[_Subject]:
+    ref = locate(Request(model))
+    if ref.encoding is Encoding.MODELPACK:
+        return _subjects_in(pool, ref.path, options)
+    if ref.format not in quantizable():
+        raise InputError(
+            f"'{ref.display}' is {ref.format or ref.encoding}; only ONNX and TFLite artifacts "
+            "can be quantized",
+            hint="first modelpack convert it to onnx or tflite",
+        )
+    known = find(ref.path)
+    if known is None:
+        return [_Subject(open_model(pool, ref), None, None, ref.path.parent)]
+    manifest, artifact = known
+    return [_subject(pool, manifest, artifact, ref.path.parent)]
+
+
+def _subjects_in(pool: WorkerPool, root: Path, options: QuantizeOptions) -> list[_Subject]:
+    manifest = read(root)
+    verify(manifest, root)
+    wanted = options.to or quantizable()
+    chosen = [
+        item
+        for item in manifest.artifacts
+        if item.format in wanted and item.format in quantizable() and item.quantization is None
+    ]
+    if not chosen:
+        raise InputError(
+            f"'{root.name}' has no float {' or '.join(wanted)} artifact to quantize",
+            hint=f"it has {', '.join(item.path for item in manifest.artifacts)}",
+        )
+    return [_subject(pool, manifest, item, root) for item in chosen]
+
+
+def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Path) -> _Subject:
+    signature = manifest.signature_of(artifact)
+    path = root / artifact.path
+    if artifact.quantization is not None:
+        raise QuantizationError(f"{artifact.path} is already quantized")
+    if measure(path, artifact.sidecars)[0] != artifact.digest:
+        verify(replace(manifest, artifacts=(artifact,), golden=None), root)
+    ref = ModelRef(artifact.format, Encoding(artifact.format), str(path), signature=signature)
+    opened = open_model(pool, ref)
+    return _Subject(replace(opened, ref=ref), artifact, manifest, root)
+
+
+# --- one artifact --------------------------------------------------------------------
+
+
+def _quantize_one(
+    pool: WorkerPool, subject: _Subject, output: Path, options: QuantizeOptions
+) -> tuple[Artifact, Path]:
+    ref = subject.opened.ref
+    assert ref.signature is not None
+    path = _result_path(ref, output, options.scheme)
+    log.info("quantizing %s to %s", ref.display, options.scheme)
+    calibration, rows = _calibration(pool, ref, options)
+    folder = pool.scratch / f"quantized-{ref.format}"
+    folder.mkdir()
+    target = folder / Path(path).name
+    form = adapter_of(ref)
+    result = pool.call(
+        worker_key(form),
+        form.quantizer,
+        StepResult,
+        ref,
+        str(target),
+        QuantizeRequest(options.scheme, calibration),
+        failure=QuantizationError,
+    )
+    for note in result.notes:
+        log.warning("%s", note)
+    product = ModelRef(ref.format, ref.encoding, str(target), signature=ref.signature)
+    found = pool.call(
+        worker_key(form), f"{form.adapter}:describe", Description, product, failure=ContractError
+    )
+    broken = differences(ref.signature, found.signature)
+    if broken:
+        raise ContractError("quantization did not keep the signature: " + "; ".join(broken))
+    report = _loss(pool, subject, product, options)
+    digest, size = measure(target)
+    metric = _metric(pool, ref, product, options)
+    source_size = measure(ref.path, subject.opened.description.sidecars)[1]
+    steps = subject.artifact.steps if subject.artifact else ()
+    artifact = Artifact(
+        path=path,
+        format=ref.format,
+        digest=digest,
+        size=size,
+        precision=found.precision,
+        signature=ref.signature.name,
+        opset=found.opset,
+        steps=(*steps, Step(form.quantizer, result.tools, result.options)),
+        bindings=found.bindings,
+        fixed_dims=subject.artifact.fixed_dims if subject.artifact else {},
+        parity=report,
+        quantization=replace(
+            metric,
+            scheme=options.scheme,
+            of=subject.artifact.path if subject.artifact else ref.path.name,
+            calibration_samples=rows,
+            size_ratio=round(size / source_size, 3),
+        ),
+    )
+    return artifact, target
+
+
+def _result_path(ref: ModelRef, output: Path, scheme: str) -> str:
+    form = single_format(output)
+    if form and form != ref.format:
+        raise InputError(f"'{output}' is a {form} file, but the model is {ref.format}")
+    if form:
+        return output.name
+    return f"{ref.path.stem}.{scheme}{formats()[ref.format].suffixes[0]}"
+
+
+def _calibration(pool: WorkerPool, ref: ModelRef, options: QuantizeOptions) -> tuple[str, int]:
+    if options.scheme not in CALIBRATED or options.calibration is None:
+        return "", 0
+    assert ref.signature is not None
+    samples = datasets.read(options.calibration, ref.signature).head(CALIBRATION_ROWS)
+    file = pool.scratch / "calibration.npz"
+    write_cases(file, samples.batches())
+    return str(file), len(samples)
+
+
+def _loss(
+    pool: WorkerPool, subject: _Subject, product: ModelRef, options: QuantizeOptions
+) -> ParityReport:
+    """Compare the quantized artifact with the float one."""
+    ref = subject.opened.ref
+    assert ref.signature is not None
+    evidence = _evidence(pool, subject, options)
+    if not evidence.cases:
+        return unverified("no sample fits the artifact's fixed dimensions")
+    log.info("comparing the quantized artifact with the float one")
+    outputs, result = run_cases(pool, product, evidence.cases, failure=QuantizationError)
+    precision = "float16" if options.scheme == "float16" else "float32"
+    judgement = Judgement(
+        tolerance_for(precision),
+        quantized=options.scheme != "float16",
+        reference=evidence.reference,
+        runtime=result.runtime,
+    )
+    return compare(ref.signature, evidence.outputs, outputs, judgement)
+
+
+def _evidence(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> Evidence:
+    """The float artifact's own outputs, on the best inputs at hand."""
+    ref = subject.opened.ref
+    signature = ref.signature
+    assert signature is not None
+    data = options.data or options.calibration
+    if data is not None:
+        samples = datasets.read(data, signature)
+        cases, origin = samples.batches(), "data"
+    elif subject.manifest is not None and subject.manifest.golden is not None:
+        kept = golden.read(subject.manifest.golden, subject.root, signature)
+        cases, origin = list(kept.accepted_by(signature).cases), "golden samples"
+    else:
+        cases, origin = generate(signature, {}, seed=options.seed), "generated"
+    outputs = run_cases(pool, ref, cases)[0] if cases else []
+    return Evidence(cases, outputs, origin, f"float {ref.format} artifact on {origin}")
+
+
+def _metric(
+    pool: WorkerPool, ref: ModelRef, product: ModelRef, options: QuantizeOptions
+) -> Quantization:
+    """The metric of both artifacts on labelled data; empty figures without labels."""
+    blank = Quantization(options.scheme, "")
+    assert ref.signature is not None
+    if options.data is None:
+        return blank
+    samples = datasets.read(options.data, ref.signature)
+    if samples.labels is None:
+        if options.max_drop is not None:
+            raise InputError(
+                f"'{options.data.name}' has no labels, which --max-drop needs",
+                hint=f"add an array or column called {datasets.LABEL_NAMES[0]}",
+            )
+        return blank
+    metric = options.metric or metric_for(ref.signature, samples.labels)
+    cases = samples.batches()
+    values = [
+        evaluate(metric, ref.signature, run_cases(pool, item, cases)[0], samples.labels)
+        for item in (ref, product)
+    ]
+    return replace(
+        blank,
+        metric=metric,
+        reference_metric=round(values[0], 6),
+        candidate_metric=round(values[1], 6),
+    )
+
+
+def _problem(artifact: Artifact, options: QuantizeOptions) -> str:
+    """Why the artifact does not pass its gates; empty when it does."""
+    figures = artifact.quantization
+    assert figures is not None
+    if artifact.parity.verdict is Verdict.FAILED:
+        return f"{artifact.path} lost too much: {artifact.parity.reason}"
+    if options.max_drop is None or figures.reference_metric is None:
+        return ""
+    assert figures.candidate_metric is not None
+    lost = drop(figures.metric, figures.reference_metric, figures.candidate_metric)
+    if lost <= options.max_drop:
+        return ""
+    return (
+        f"{artifact.path}: {figures.metric} went from {figures.reference_metric:g} to "
+        f"{figures.candidate_metric:g}, a loss of {lost:.4g}; {options.max_drop:g} is allowed"
+    )
+
+
+# --- recording -----------------------------------------------------------------------
+
+
+def _write(
+    pool: WorkerPool,
+    output: Path,
+    subject: _Subject,
+    results: Sequence[Artifact],
+    files: dict[str, Path],
+) -> Manifest:
+    manifest = _based_on(subject).with_artifacts(*results)
+    entry = manifest.golden
+    if entry is not None:
+        name = golden_name(output)
+        files = {**files, name: subject.root / entry.path}
+        manifest = replace(manifest, golden=replace(entry, path=name))
+    return save(output, manifest, files, pool.scratch)
+
+
+def _based_on(subject: _Subject) -> Manifest:
+    """A manifest without artifacts that says where the float artifact came from."""
+    if subject.manifest is not None:
+        return replace(subject.manifest, artifacts=())
+    opened = subject.opened
+    assert opened.ref.signature is not None
+    return Manifest(
+        modelpack=SCHEMA_VERSION,
+        name=default_name(opened.ref),
+        version="1",
+        source=provenance(opened),
+        signatures=(opened.ref.signature,),
+    )
