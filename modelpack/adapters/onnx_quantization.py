@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime.quantization as ort
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from modelpack.adapters.onnx import all_nodes, apply_signature, clean, load, save
@@ -154,5 +155,7 @@ def _static(
 def _float16(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    result: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
-    return result
+    result = ONNXModel(convert_float_to_float16(model, keep_io_types=True))
+    result.topological_sort()  # the converter appends its Cast nodes at the end
+    sorted_model: onnx.ModelProto = result.model
+    return sorted_model

@@ -30,24 +30,30 @@ def canonicalize(directory: Path) -> None:
 
 
 def _canonicalize_graph(meta: Any) -> None:
-    library = meta.graph_def.library
+    names = canonicalize_functions(meta.graph_def)
+    _rename(meta.object_graph_def, names)
+
+
+def canonicalize_functions(graph: Any) -> _Names:
+    """Number and order the functions of a ``GraphDef`` by creation; return their new names."""
+    library = graph.library
     names = _Names([function.signature.name for function in library.function])
     for function in library.function:
         for attributes in function.arg_attr.values():
             # Captured tensors are "called" by their number within the process.
             if attributes.attr["_user_specified_name"].s.isdigit():
                 del attributes.attr["_user_specified_name"]
-    for nodes in (meta.graph_def.node, *(function.node_def for function in library.function)):
+    for nodes in (graph.node, *(function.node_def for function in library.function)):
         for node in nodes:
             node.ClearField("experimental_debug_info")
             # It numbers the Python gradient function of one process; serving needs none.
             node.attr.pop("_gradient_op_type", None)
-    _rename(meta.graph_def, names)
-    _rename(meta.object_graph_def, names)
+    _rename(graph, names)
     functions = sorted(library.function, key=lambda function: _number(function.signature.name))
     copies = [type(function).FromString(function.SerializeToString()) for function in functions]
     del library.function[:]
     library.function.extend(copies)
+    return names
 
 
 def _number(name: str) -> int:

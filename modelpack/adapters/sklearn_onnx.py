@@ -43,6 +43,15 @@ _ELEMENTS = {
     DType.STRING: TensorProto.STRING,
 }
 _TREES = ("DecisionTree", "RandomForest", "ExtraTree", "GradientBoosting", "HistGradient")
+# Ops whose versions from 9 to 21 add element types or optional attributes, and change nothing
+# for a node that was written for an earlier one (the ONNX operator change log).
+_ONLY_EXTENDED = {
+    *("Abs", "Add", "And", "ArgMax", "ArgMin", "Cast", "Ceil", "Concat", "Constant", "Div"),
+    *("Equal", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "Gemm", "Greater"),
+    *("Identity", "IsNaN", "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pow"),
+    *("Reciprocal", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Sqrt", "Sub", "Tanh", "Tile"),
+    *("Transpose", "Where", "Xor"),
+}
 # A name that no estimator's own tensors have.
 _INNER = "inner_"
 
@@ -56,12 +65,16 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
     """
     refuse_unsupported(model)
     prepared = _by_position(copy.deepcopy(model), columns)
+    final = _final(prepared)
+    if hasattr(final, "flatten_transform"):
+        final.flatten_transform = False  # concerns transform, which a final step is not asked
     types = [
         (_column_name(columns, index, spec), _TYPES[spec.dtype]([None, *(spec.shape or ())[1:]]))
         for index, spec in enumerate(signature.inputs)
     ]
     failure: Exception | None = None
-    for zipmap in (True, False):
+    # Without an option of its own, the final classifier gets one that it may not know.
+    for final_option in ({"zipmap": False}, {"nocl": False}, {}):
         try:
             with _patched():
                 return skl2onnx.convert_sklearn(
@@ -69,7 +82,7 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
                     name="model",
                     initial_types=types,
                     target_opset={"": opset or OPSET, "ai.onnx.ml": ML_OPSET},
-                    options=_options(prepared, zipmap),
+                    options=_options(prepared, final_option),
                 )
         except NameError as error:  # an option that the final estimator does not know
             failure = error
@@ -104,13 +117,17 @@ def _by_position(model: Any, columns: Columns) -> Any:
     return model
 
 
-def _options(model: Any, zipmap: bool) -> dict[int, dict[str, Any]]:
+def _final(model: Any) -> Any:
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return model
+
+
+def _options(model: Any, final_option: dict[str, bool]) -> dict[int, dict[str, Any]]:
     options: dict[int, dict[str, Any]] = {}
-    final = model
-    while hasattr(final, "steps"):
-        final = final.steps[-1][1]
-    if zipmap and hasattr(final, "classes_"):
-        options[id(final)] = {"zipmap": False}
+    final = _final(model)
+    if final_option and hasattr(final, "classes_"):
+        options[id(final)] = dict(final_option)
     for item in vectorizers(model):
         options[id(item)] = {"tokenexp": token_expression(item)}
     everything = [item for _, item in walk(model)]
@@ -166,8 +183,9 @@ def settle_opset(model: Any, wanted: int) -> None:
     for opset in model.opset_import:
         if opset.domain in {"", "ai.onnx"} and opset.version < wanted:
             nodes = [node for graph in graphs(model.graph) for node in graph.node]
-            if all(
-                onnx.defs.get_schema(node.op_type, opset.version).since_version
+            if opset.version >= 9 and all(
+                node.op_type in _ONLY_EXTENDED
+                or onnx.defs.get_schema(node.op_type, opset.version).since_version
                 == onnx.defs.get_schema(node.op_type, wanted).since_version
                 for node in nodes
                 if node.domain in {"", "ai.onnx"}
@@ -196,9 +214,10 @@ def correct_locale(model: Any) -> None:
     for graph in graphs(model.graph):
         for node in graph.node:
             if node.op_type == "StringNormalizer":
-                for attribute in node.attribute:
-                    if attribute.name == "locale":
-                        attribute.s = b"C.UTF-8"
+                stale = [item for item in node.attribute if item.name == "locale"]
+                for attribute in stale:
+                    node.attribute.remove(attribute)
+                node.attribute.append(onnx.helper.make_attribute("locale", "C.UTF-8"))
 
 
 def track_missing(model: Any, estimator: Any) -> None:
@@ -264,6 +283,26 @@ def rename_values(model: Any, names: dict[str, str]) -> None:
             value.name = names.get(value.name, value.name)
 
 
+def name_by_position(model: Any) -> None:
+    """Name nodes and their results by their place in the file.
+
+    skl2onnx numbers some of them with a counter of the process, so that a second conversion
+    would give other names.
+    """
+    names: dict[str, str] = {}
+    count = 0
+    for graph in graphs(model.graph):
+        for constant in graph.initializer:
+            names.setdefault(constant.name, f"constant_{len(names)}")
+        for node in graph.node:
+            node.name = f"{node.op_type}_{count}"
+            for index, output in enumerate(node.output):
+                if output:
+                    names.setdefault(output, f"{node.name}_{index}")
+            count += 1
+    rename_values(model, names)
+
+
 def all_values(model: Any) -> set[str]:
     """Return the names of all tensors of a model."""
     found: set[str] = set()
@@ -286,6 +325,7 @@ def bind(
     Raises:
         ConversionError: an output cannot be made what the signature says.
     """
+    name_by_position(model)
     graph = model.graph
     wanted = {spec.name for spec in (*signature.inputs, *signature.outputs)}
     clashes = {name: _INNER + name for name in all_values(model) if name in wanted}

@@ -70,6 +70,8 @@ def _problem(item: Any) -> str:
         return "temperature scaling is unknown to skl2onnx"
     if name == "FunctionTransformer":
         return "it calls a Python function" if item.func is not None else ""
+    if getattr(item, "add_indicator", False):
+        return "the indicator of missing values (add_indicator) comes out wrong"
     if name in _VECTORIZERS:
         return _vectorizer_problem(item)
     return "" if type(item) in sklearn_operator_name_map else "skl2onnx does not know it"

@@ -205,12 +205,11 @@ def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> d
         return {specs[0].name: Range(values=(*texts, "an unknown été", ""))}
     bounds = _bounds(model, list(range(columns.width)), columns.names)
     if columns.kind == "columns":
-        found = {
+        return {
             spec.name: bounds[position]
             for spec, position in zip(specs, columns.positions, strict=True)
             if position in bounds
         }
-        return found
     if columns.dtypes[0] is DType.STRING:
         shared = [set(bounds[i].values) for i in range(columns.width) if i in bounds]
         # One list serves the whole matrix: only values that every column knows are safe.
@@ -358,7 +357,8 @@ def sample(
     rng = np.random.default_rng(0)
     arrays: list[Array] = []
     for spec in specs:
-        shape = (rows, *(dim if isinstance(dim, int) else SIZES[1] for dim in spec.shape[1:]))
+        rest = (spec.shape or ())[1:]
+        shape = (rows, *(dim if isinstance(dim, int) else SIZES[1] for dim in rest))
         usual = ranges.get(spec.name, Range())
         if spec.dtype is DType.STRING:
             words = np.array(usual.values or ("a", "b"), dtype=object)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.adapters.onnx_canonical import canonicalize
+from modelpack.adapters.savedmodel_bytes import canonicalize_functions
 from modelpack.dependencies import versions
 from modelpack.errors import ContractError, ConversionError, UnsupportedOpsError
 from modelpack.signature import DType, Signature, TensorSpec
@@ -86,7 +88,24 @@ def _freeze(function: Any) -> _Frozen:
         for tensor in concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]
     ]
     outputs = [tensor.name for tensor in frozen.outputs]
+    canonicalize_functions(graph)
+    _name_captures(graph)
     return _Frozen(_optimized(graph, inputs, outputs), inputs, outputs)
+
+
+def _name_captures(graph: Any) -> None:
+    """Rename captured tensors, which TensorFlow calls by their number within the process.
+
+    The order in which tf2onnx takes equal nodes depends on names.
+    """
+    numbered = [node.name for node in graph.node if node.name.isdigit()]
+    names = {old: f"captured_{rank}" for rank, old in enumerate(sorted(numbered, key=int))}
+    for node in graph.node:
+        node.name = names.get(node.name, node.name)
+        for index, item in enumerate(node.input):
+            base, colon, port = item.removeprefix("^").partition(":")
+            if base in names:
+                node.input[index] = ("^" if item[0] == "^" else "") + names[base] + colon + port
 
 
 def _make_constant(node: Any, tensor: Any) -> None:
@@ -249,9 +268,9 @@ def _clean(model: Any, signature: Signature, name: str) -> None:
     _check_types(graph.input, signature.inputs)
     _replace(graph.input, signature.inputs)
     _replace(graph.output, signature.outputs)
+    canonicalize(model)
     graph.name = name
     graph.doc_string = model.doc_string = ""
-    del graph.value_info[:]
     del model.metadata_props[:]
     for inner in _graphs(graph):
         inner.doc_string = ""

@@ -17,7 +17,7 @@ from modelpack.steps import StepResult
 
 _MISSING = re.compile(r"'(?:tf|tfl)\.(\w+)' op is neither a custom op nor a flex op")
 _LISTED = re.compile(r"^\s*tf\.(\w+)\(.*?(?:device|:)", re.MULTILINE)
-_LOCATION = re.compile(r'loc\((?:callsite\()?(?:fused\[)?"?([^"\n]*?)"?[,)\]]')
+_LOCATION = r'fused\["{op}:", "([^"@]+)'
 
 # What the converter says of a recurrent layer whose batch size it does not know.
 _DYNAMIC_LOOP = ("element_shape to be static", "element_shape` to be static")
@@ -52,9 +52,8 @@ def write(source: Source, signature: Signature, target: Path) -> StepResult:
         content = _convert(source, signature)
     except _DynamicLoopError:
         fixed = _batch_of(signature)
-        content = _convert(
-            Source("", source.key, source.model, source.trace), signature.with_dims(fixed)
-        )
+        wrapped = Source("", source.key, source.model, source.trace)
+        content = _convert(wrapped, signature.with_dims(fixed), batch_one=True)
     _refuse_custom_ops(content)
     target.write_bytes(content)
     notes = ()
@@ -82,7 +81,7 @@ def _batch_of(signature: Signature) -> dict[str, int]:
     return {str(dim): size for dim, size in found.items()}
 
 
-def _convert(source: Source, signature: Signature) -> bytes:
+def _convert(source: Source, signature: Signature, batch_one: bool = False) -> bytes:
     import tensorflow as tf
 
     if source.path:
@@ -93,6 +92,8 @@ def _convert(source: Source, signature: Signature) -> bytes:
     scratch = Path(tempfile.mkdtemp())
     try:
         renamed = _save_wrapped(source, signature, scratch)
+        if batch_one:
+            _fix_lists(scratch / "saved_model.pb")
         converter = tf.lite.TFLiteConverter.from_saved_model(
             str(scratch), signature_keys=[DEFAULT_SIGNATURE]
         )
@@ -123,11 +124,11 @@ def _raise_unsupported(text: str, cause: Exception) -> None:
     for line in text.splitlines():
         match = _MISSING.search(line)
         if match:
-            place = _LOCATION.search(line)
-            nodes.setdefault(match[1], set()).update([place[1]] if place else [])
-    summary = text.partition("Details:")[2]
-    for match in _LISTED.finditer(summary):
+            nodes.setdefault(match[1], set())
+    for match in _LISTED.finditer(text.partition("Details:")[2]):
         nodes.setdefault(match[1], set())
+    for op, places in nodes.items():
+        places.update(re.findall(_LOCATION.format(op=op), text))
     # Before it lowers them, the converter takes loops for ops that it does not have.
     if not nodes or any(sign in text for sign in _DYNAMIC_LOOP):
         return
@@ -175,6 +176,45 @@ def _save_wrapped(source: Source, signature: Signature, directory: Path) -> dict
     module.serve = tf.function(serve, input_signature=specs, autograph=False)
     tf.saved_model.save(module, str(directory), signatures={DEFAULT_SIGNATURE: module.serve})
     return {new: old for old, new in stand_ins.items() if old != new}
+
+
+# Inputs of the list ops that give the shape of one element.
+_ELEMENT_SHAPES = {
+    "EmptyTensorList": 0,
+    "TensorListFromTensor": 1,
+    "TensorListGetItem": 2,
+    "TensorListReserve": 0,
+    "TensorListStack": 1,
+}
+
+
+def _fix_lists(path: Path) -> None:
+    """Let the lists of a recurrent layer hold elements of batch 1.
+
+    The shape (batch, units) of what one time step adds to a list was written into the
+    graph as a constant, with -1 for the batch, when the model was traced.
+    """
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for meta in saved.meta_graphs:
+        functions = [function.node_def for function in meta.graph_def.library.function]
+        for nodes in (meta.graph_def.node, *functions):
+            by_name = {node.name: node for node in nodes}
+            for node in nodes:
+                if node.op not in _ELEMENT_SHAPES:
+                    continue
+                name = node.input[_ELEMENT_SHAPES[node.op]].split(":")[0]
+                constant = by_name.get(name)
+                if constant is None or constant.op != "Const":
+                    continue
+                shape = tf.make_ndarray(constant.attr["value"].tensor)
+                if shape.ndim == 1 and shape.size and shape[0] == -1:
+                    fixed = np.concatenate([np.ones(1, shape.dtype), shape[1:]])
+                    constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(fixed))
+    path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 # --- the file ------------------------------------------------------------------------------

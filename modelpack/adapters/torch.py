@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modelpack.adapters import torch_loading
 from modelpack.adapters.torch_loading import load, scan
+from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
 from modelpack.adapters.torch_signature import (
     FlatModel,
     FlatProgram,
@@ -44,6 +45,11 @@ __all__ = ["describe", "run", "scan", "to_onnx"]
 
 # Weights beyond this go to a file beside the model: a protobuf message ends at 2 GiB.
 _SIDECAR_BYTES = 1_900_000_000
+
+_FAST_PATH_NOTE = (
+    "PyTorch's fused transformer layer, which eager inference uses by itself, answers zero at "
+    "padded positions; the artifact and its reference compute the layers as they are written"
+)
 
 
 # --- describing ----------------------------------------------------------------------
@@ -180,10 +186,13 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
             fixed a dimension that the signature leaves open.
     """
     signature = _signature(source)
+    notes = _fast_path_notes(source, signature)
     settings: dict[str, str | int | float | bool] = {}
     with _quiet():
         try:
             program = _export(source, signature, options)
+        except ConversionError:
+            raise
         except Exception as error:
             if "Cannot view a tensor" not in _cause(error):
                 raise _refusal(source, error) from error
@@ -194,18 +203,21 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
                     program = _export(source, signature, options)
             except Exception as again:
                 raise _refusal(source, again) from again
+        _demand_dynamic(program.exported_program, signature)
         _save(program, Path(target), _weights(load(source)))
     model = onnx.load(target, load_external_data=False)
     opset = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
     if options.opset is not None and opset != options.opset:
         raise ConversionError(
             f"PyTorch {torch.__version__} wrote opset {opset}, not {options.opset}",
-            hint="torch.onnx writes opset 18 and later; leave --opset away for its default",
+            hint="torch.onnx writes opsets from 18 on; leave --opset away for its default",
         )
     _tidy(model, signature)
     Path(target).write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(target, full_check=True)
-    return StepResult(versions("torch", "onnxscript", "onnx"), {"opset": opset, **settings})
+    return StepResult(
+        versions("torch", "onnxscript", "onnx"), {"opset": opset, **settings}, notes=notes
+    )
 
 
 def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any:
@@ -224,16 +236,73 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
     sizes = {name: 2 + index for index, name in enumerate(dims)}
     ranges = _native(_key(source))[1]
     tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
-    return torch.onnx.export(
-        FlatModel(model, names["input_names"]).eval(),
-        tensors,
-        dynamic_shapes=(tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),),
-        **names,
-    )
+    flat = FlatModel(model, names["input_names"]).eval()
+    shapes = (tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),)
+    if is_recurrent(model):
+        onnx_program = export_recurrent(
+            flat, tensors, shapes, lambda program: torch.onnx.export(program, **names)
+        )
+        if onnx_program is not None:
+            return onnx_program
+    return torch.onnx.export(flat, tensors, dynamic_shapes=shapes, **names)
 
 
 def _dynamic_axes(spec: TensorSpec, dims: dict[str, Any]) -> dict[int, Any]:
     return {axis: dims[dim] for axis, dim in enumerate(spec.shape or ()) if isinstance(dim, str)}
+
+
+def _demand_dynamic(program: ExportedProgram, signature: Signature) -> None:
+    """Check that the exporter kept dimensions open, which it may fix without a word."""
+    for spec, traced in zip(signature.inputs, program_signature(program)[0].inputs, strict=True):
+        for axis, (want, have) in enumerate(zip(spec.shape or (), traced.shape or (), strict=True)):
+            if isinstance(want, str) and isinstance(have, int):
+                raise ConversionError(
+                    f"the model only works with '{want}' = {have}: PyTorch fixed axis {axis} "
+                    f"of '{spec.name}' while tracing",
+                    hint=f"give '{want}' a number, or change the code that depends on its size",
+                )
+
+
+def _fast_path_notes(source: ModelRef, signature: Signature) -> tuple[str, ...]:
+    """Tell when PyTorch's own inference shortcut answers something else than the layers."""
+    model = load(source)
+    if isinstance(model, ExportedProgram) or not any(
+        isinstance(layer, torch.nn.TransformerEncoder | torch.nn.TransformerEncoderLayer)
+        for layer in model.modules()
+    ):
+        return ()
+    sizes = {name: 3 + index for index, name in enumerate(signature.dynamic_dims)}
+    tensors = example_inputs(signature.inputs, sizes, _native(_key(source))[1], seed=0)
+    call = _callable(source, signature)
+    same = all(_same_by_fast_path(call, feed) for feed in _padded(tensors))
+    return () if same else (_FAST_PATH_NOTE,)
+
+
+def _same_by_fast_path(call: Any, feed: tuple[torch.Tensor, ...]) -> bool:
+    with _quiet(), torch.no_grad():
+        plain = call(*feed)
+        torch.backends.mha.set_fastpath_enabled(True)
+        try:
+            fast = call(*feed)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(False)
+    return all(
+        one.shape == other.shape and torch.allclose(one, other, 1e-3, 1e-4, equal_nan=True)
+        for one, other in zip(plain, fast, strict=True)
+    )
+
+
+def _padded(tensors: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield feeds whose second row ends early, in either sense that a mask may have."""
+    for body, end in ((1, 0), (0, 1)):
+        feed = []
+        for tensor in tensors:
+            is_mask = tensor.dim() == 2 and not tensor.is_floating_point()
+            if is_mask and min(tensor.shape) > 1:
+                tensor = torch.full_like(tensor, body)
+                tensor[1, -1] = end
+            feed.append(tensor)
+        yield tuple(feed)
 
 
 @contextlib.contextmanager
@@ -260,12 +329,12 @@ def _refusal(source: ModelRef, error: BaseException) -> ConversionError:
 
 
 def _cause(error: BaseException) -> str:
-    """The first paragraph of the innermost error, without colours and advice on debugging."""
+    """The first line of the innermost error, without colours and advice on debugging."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines[:3])[:600]}"
+    return f"{type(error).__name__}: {lines[0][:500] if lines else 'no message'}"
 
 
 def _save(program: Any, target: Path, weights: list[torch.Tensor]) -> None:
@@ -352,5 +421,7 @@ def _bind(value: Any, spec: TensorSpec) -> None:
             have.dim_param = want
         elif isinstance(want, int):
             have.dim_value = want
-        elif re.fullmatch(r"[su]\d+", have.dim_param):
-            have.Clear()  # a symbol of the exporter's own that says nothing to a reader
+        elif not have.HasField("dim_value") and (
+            not have.dim_param.isidentifier() or re.fullmatch(r"[su]\d+", have.dim_param)
+        ):
+            have.Clear()  # an expression, or a symbol of the exporter's own

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.export import ExportedProgram
@@ -32,7 +32,7 @@ from modelpack.errors import (
     UntrustedSourceError,
 )
 
-Model = torch.nn.Module | ExportedProgram
+Model: TypeAlias = torch.nn.Module | ExportedProgram
 
 _SHOWN = 12  # keys or findings listed in full before "and N more"
 
@@ -52,6 +52,10 @@ _TARGET = re.compile(
     r"|_operator\.(add|sub|mul|matmul|truediv|floordiv|mod|pow|neg|pos|abs|inv|invert|getitem"
     r"|eq|ne|lt|le|gt|ge|and_|or_|xor|not_|is_|is_not|lshift|rshift)"
     r"|math\.(ceil|floor|trunc|sqrt|log2)|torch\.(sym_\w+|_sym_\w+)"
+)
+# Guards compare sizes of inputs: L['ids'].size()[0] == L['mask'].size()[0].
+_GUARD = re.compile(
+    r"(L\['[\w.]+'\]|\.size\(\)|\.stride\(\)|\[\d+\]|\b(and|or|not)\b|[\d\s()+*/%<>=!,-])+"
 )
 _FORBIDDEN_OPS = re.compile(r"\.(__\w+|from_file|save|load\w*)(\.|$)")
 _EXPRESSION_CALLS = {
@@ -167,6 +171,11 @@ def _odd_text(text: str, key: str) -> Iterator[str]:
         if "__enum__" in text or "default_factory_module" in text:
             yield f"a structure that imports a module: {_quoted(text)}"
         yield from _odd_strings(json.loads(text))
+    elif key == "guards_code":
+        if not _GUARD.fullmatch(text):
+            yield f"a guard that is an arbitrary expression: {_quoted(text)}"
+    elif key == "torch_version":
+        return  # compared, never evaluated
     elif key == "class_fqn":
         yield f"a custom object of class {_quoted(text)}"
     elif key not in {"as_string", "as_strings"} and not _PLAIN.fullmatch(text):
@@ -273,14 +282,16 @@ def load(ref: ModelRef) -> Model:
         ConversionError: the file is TorchScript.
         UntrustedSourceError: loading would run code of the file, and it is not trusted.
     """
-    model = _load(ref.encoding, ref.location, ref.weights, ref.trusted)
-    return model
+    return _load(ref.encoding, ref.location, ref.weights, ref.trusted)
 
 
 @lru_cache
 def _load(encoding: Encoding, location: str, weights: str, trusted: bool) -> Model:
     ref = ModelRef("torch", encoding, location, weights=weights, trusted=trusted)
     torch.set_num_threads(1)  # sums split over threads differ in their last bits
+    # The fused transformer layer, used for inference only, answers zero at padded positions,
+    # where the layers as written, as trained and as exported compute values.
+    torch.backends.mha.set_fastpath_enabled(False)
     if encoding is Encoding.TORCHSCRIPT:
         raise ConversionError(
             f"'{ref.display}' is TorchScript, which PyTorch no longer exports from",
@@ -369,9 +380,9 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
         return _read_safetensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         raise UntrustedSourceError(
-            f"'{path.name}' is a pickle of more than tensors: {_first_line(error)}",
+            f"'{path.name}' holds more than tensors: {_shown(_scan_save(str(path)))}",
             hint="save the weights with torch.save(model.state_dict(), path) or as safetensors",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from modelpack.cli import terminal
@@ -34,13 +33,16 @@ from modelpack.cli.options import (
     specs,
 )
 from modelpack.cli.terminal import Manner
-from modelpack.errors import ModelpackError, ParityError
+from modelpack.errors import InputError, ModelpackError, ParityError
+
+# The base of Typer's usage errors (MissingParameter, NoSuchOption, BadParameter, ...). Typer
+# carries its own copy of click in some versions and depends on click in others.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="modelpack",
     help="Turn Keras, PyTorch and scikit-learn models into checked ONNX, TFLite and "
     "SavedModel artifacts.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -52,22 +54,27 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     terminal.stop_on_sigterm()
     try:
-        code = app(arguments, prog_name="modelpack", standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="modelpack", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        terminal.usage_error(error.format_message(), as_json="--json" in arguments)
-        context = getattr(error, "ctx", None)
-        if context is not None:
-            terminal.stderr().print(f"try: {context.command_path} --help", markup=False)
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+    except _UsageError as error:
+        return terminal.usage_error(error, as_json="--json" in arguments)
+    except (KeyboardInterrupt, typer.Abort):
         terminal.stderr().print("interrupted")
         return terminal.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away, as `| head` does: nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
+    except OSError as error:
+        _drop_stdout()
+        problem = InputError(f"cannot write to standard output: {error.strerror}")
+        return terminal.report_error(problem, Manner())
+
+
+def _drop_stdout() -> None:
+    """Send what is still buffered nowhere, or Python would fail again on it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

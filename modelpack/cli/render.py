@@ -29,6 +29,7 @@ def manifest(value: Manifest, manner: Manner, output: Path) -> None:
     """Show what is now at an output."""
     if manner.json:
         print_json(value)
+    if manner.json or manner.quiet:
         return
     console = stdout()
     _heading(console, value)
@@ -64,6 +65,7 @@ def validation(report: ValidationReport, manner: Manner) -> None:
     if manner.json:
         artifacts = [_with_verdict(item) for item in report.artifacts]
         print_json({"model": report.model, "verdict": report.verdict, "artifacts": artifacts})
+    if manner.json or manner.quiet:
         return
     console = stdout()
     columns = ["artifact", "size", "precision", "verdict", "max error", "flips"]
@@ -93,6 +95,7 @@ def written(paths: list[Path], manner: Manner) -> None:
     """Show what a packaging wrote."""
     if manner.json:
         print_json({"written": [str(path) for path in paths]})
+    if manner.json or manner.quiet:
         return
     for path in paths:
         stdout().print(str(path), markup=False)

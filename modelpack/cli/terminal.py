@@ -7,7 +7,6 @@ standard error: a spinner on a terminal, plain lines elsewhere.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -18,13 +17,14 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from modelpack.errors import ModelpackError
+from modelpack.errors import InputError, ModelpackError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
 _LOG_LINES = 20
+_PIPE_WIDTH = 200
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _TERMINATED = 143  # 128 + SIGTERM
 
@@ -43,7 +43,8 @@ def stdout() -> Console:
     """A console on standard output; without colours where NO_COLOR or a pipe says so."""
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    # Without a terminal there is no width to fit: tables keep each row on one line.
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
 def stderr() -> Console:
@@ -139,12 +140,11 @@ def report_bug(error: Exception, manner: Manner) -> int:
     return report_error(ModelpackError(message, hint=hint), manner)
 
 
-def usage_error(message: str, *, as_json: bool) -> None:
-    """Report bad usage; click has its own text for terminals."""
-    if as_json:
-        details = {"type": "InputError", "message": message, "hint": "", "exit_code": 2}
-        sys.stdout.write(json.dumps({"error": details}, indent=2) + "\n")
-    stderr().print(f"error: {message}", style="bold red", markup=False)
+def usage_error(error: Any, *, as_json: bool) -> int:
+    """Report a usage error of the option parser, and return its exit code."""
+    context = getattr(error, "ctx", None)
+    hint = f"see {context.command_path} --help" if context is not None else ""
+    return report_error(InputError(error.format_message(), hint=hint), Manner(json=as_json))
 
 
 def stop_on_sigterm() -> None:

@@ -1,0 +1,98 @@
+# Common tasks, and modelpack at work as a build step.
+#
+#   make demo    train three small models and take each one all the way
+#   make test    lint, then all tests
+#   make bench   benchmarks, next to what else does the same
+#   make sweep   the long sweeps
+#
+# Everything runs in the virtual environment .venv, which is made when it is missing.
+
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+MODELPACK := $(BIN)/modelpack --quiet
+
+MODELS := build/models
+DEMO := build/demo
+
+.PHONY: demo test lint bench sweep clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/conversion.py $(MODELS)
+
+sweep: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# --- the demo: trained models in, checked and quantized packages out ---------------------
+#
+# Each rule has one target and uses modelpack as any other build tool: when a command fails,
+# make stops, and what was there before is still there.
+
+demo: $(DEMO)/keras_cnn.tar $(DEMO)/torch_cnn.tar $(DEMO)/sklearn_mlp.tar
+	@$(BIN)/python fixtures/demo_table.py $(DEMO)
+
+$(MODELS)/%.ready: fixtures/%.py fixtures/train.py fixtures/data.py | $(READY)
+	$(BIN)/python fixtures/train.py $(MODELS) $*
+	touch $@
+
+# One artifact, one file: its manifest is beside it, as model.onnx.modelpack.yaml.
+$(MODELS)/%.onnx: $(MODELS)/%.ready
+	$(MODELPACK) convert $(MODELS)/$*.pt2 -o $@
+
+# Several artifacts in a directory. The manifest is the target, written last.
+$(DEMO)/keras_cnn/modelpack.yaml: $(MODELS)/keras_cnn.ready
+	$(MODELPACK) convert $(MODELS)/keras_cnn.keras -o $(@D) \
+	  --to onnx --to tflite --to savedmodel --data $(MODELS)/digits_nhwc.npz
+
+$(DEMO)/torch_cnn/modelpack.yaml: $(MODELS)/torch_cnn.ready
+	$(MODELPACK) convert fixtures/torch_cnn.py:build --weights $(MODELS)/torch_cnn.pt \
+	  --input 'image:float32[batch,1,8,8]' --output-name logits -o $(@D) \
+	  --to onnx --data $(MODELS)/digits_nchw.npz
+
+$(DEMO)/sklearn_mlp/modelpack.yaml: $(MODELS)/sklearn_mlp.ready
+	$(MODELPACK) convert $(MODELS)/sklearn_mlp.skops -o $(@D) \
+	  --to onnx --data $(MODELS)/breast_cancer.csv
+
+# Calibrated on training samples, gated on test samples: at most one point of accuracy.
+CALIBRATION_keras_cnn := $(MODELS)/digits_nhwc_calibration.npz
+CALIBRATION_torch_cnn := $(MODELS)/digits_nchw_calibration.npz
+CALIBRATION_sklearn_mlp := $(MODELS)/breast_cancer_calibration.csv
+TEST_keras_cnn := $(MODELS)/digits_nhwc.npz
+TEST_torch_cnn := $(MODELS)/digits_nchw.npz
+TEST_sklearn_mlp := $(MODELS)/breast_cancer.csv
+
+$(DEMO)/%/quantized: $(DEMO)/%/modelpack.yaml
+	$(MODELPACK) quantize $(@D) -o $(@D) --scheme static-int8 \
+	  --calibration $(CALIBRATION_$*) --data $(TEST_$*) --metric accuracy --max-drop 0.01
+	$(MODELPACK) quantize $(@D) -o $(@D) --scheme float16 \
+	  --data $(TEST_$*) --metric accuracy --max-drop 0.01
+	touch $@
+
+$(DEMO)/%/validation.json: $(DEMO)/%/quantized
+	$(MODELPACK) validate $(@D) --data $(TEST_$*) --bench --json > $@
+
+$(DEMO)/%.tar: $(DEMO)/%/validation.json
+	$(MODELPACK) package $(<D) -o $@ --layout archive
+	$(MODELPACK) validate $@ --json > /dev/null

@@ -1,0 +1,104 @@
+"""Models trained once a session, and the command line as users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of the models and data that `fixtures/train.py` makes.
+
+    ``MODELPACK_TEST_MODELS`` names a directory of earlier training, for repeated runs.
+    """
+    given = os.environ.get("MODELPACK_TEST_MODELS")
+    if given:
+        return Path(given)
+    out = tmp_path_factory.mktemp("models")
+    subprocess.run(
+        [sys.executable, ROOT / "fixtures" / "train.py", out], check=True, timeout=280, cwd=ROOT
+    )
+    return out
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+class CommandLine:
+    """Runs modelpack in a process of its own, in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {**os.environ, "NO_COLOR": "1"}
+
+    def __call__(self, *arguments: object, timeout: float = 240) -> Outcome:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "modelpack", *map(str, arguments)],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *arguments: object, timeout: float = 240) -> Outcome:
+        """Run a command that must succeed."""
+        outcome = self(*arguments, timeout=timeout)
+        assert outcome.code == 0, outcome.stderr
+        return outcome
+
+
+@pytest.fixture
+def modelpack(tmp_path: Path) -> CommandLine:
+    """The command line, run in ``tmp_path``."""
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def session_modelpack(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """The command line, run in a directory that lasts the session."""
+    return CommandLine(tmp_path_factory.mktemp("session"))
+
+
+@pytest.fixture(scope="session")
+def converted(models: Path, session_modelpack: CommandLine) -> dict[str, Path]:
+    """Every trained model, converted once to all formats its framework reaches."""
+    routes = {
+        "keras_cnn.keras": ("onnx", "tflite", "savedmodel"),
+        "keras_lstm.keras": ("onnx", "tflite", "savedmodel"),
+        "torch_cnn.pt2": ("onnx",),
+        "torch_encoder.pt2": ("onnx",),
+        "sklearn_forest.skops": ("onnx",),
+        "sklearn_mlp.skops": ("onnx",),
+    }
+    found = {}
+    for file, formats in routes.items():
+        out = session_modelpack.directory / file.partition(".")[0]
+        options = [word for name in formats for word in ("--to", name)]
+        if file.startswith("torch"):  # a .pt2 file has no names for its outputs
+            options += ["--output-name", "logits"]
+        session_modelpack.ok("convert", models / file, "-o", out, *options)
+        found[out.name] = out
+    return found
