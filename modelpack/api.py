@@ -263,12 +263,12 @@ def _save_torch(model: Any, directory: Path, options: _convert.ConvertOptions) -
     if isinstance(model, torch.export.ExportedProgram):
         torch.export.save(model, path)
         return path
-    from modelpack.adapters.torch import export_program
+    from modelpack.adapters.torch import save_program
 
     if not options.inputs:
         raise InputError(
             "a PyTorch module does not say what its inputs are",
             hint="add inputs=['image:float32[batch,3,224,224]']",
         )
-    torch.export.save(export_program(model, options.inputs), path)
+    save_program(model, options.inputs, path)
     return path

@@ -34,6 +34,8 @@ class Encoding(StrEnum):
     SAFETENSORS = "safetensors"
     MODELPACK = "modelpack"
     ARCHIVE = "archive"
+    OTHER = "other"
+    """A format of another distribution, which its own adapter reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,12 @@ def measure(path: Path, sidecars: tuple[str, ...] = ()) -> tuple[str, int]:
 
 
 # --- detection -----------------------------------------------------------------------
+
+
+def encoding_of(form: str) -> Encoding:
+    """How an artifact of a format is written."""
+    return Encoding(form) if form in set(Encoding) else Encoding.OTHER
+
 
 FORMAT_OF_ENCODING = {
     Encoding.KERAS_ZIP: "keras",

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from modelpack.errors import InputError
-from modelpack.signature import DType, Signature, TensorSpec
-from modelpack.steps import Range
+from modelpack.signature import DType, TensorSpec
+from modelpack.steps import Description, Range
 
 Array = npt.NDArray[Any]
 Case = dict[str, Array]
@@ -95,30 +95,27 @@ def _storable(array: Array) -> Array:
     return array
 
 
-def generate(
-    signature: Signature,
-    ranges: Mapping[str, Range],
-    *,
-    seed: int,
-    accepts_nan: bool = False,
-) -> list[Case]:
-    """Generate feeds for a signature: typical values at several sizes of its dynamic dims.
+def generate(description: Description, *, seed: int) -> list[Case]:
+    """Generate feeds for a model: typical values at several sizes of its dynamic dims.
 
-    There is one case for each of `SIZES`, and a further one with some elements missing
-    (NaN) when ``accepts_nan``. The first case has the first dynamic dimension at size 1.
+    There is one case for each of `SIZES`, within the bounds of each dim, and a further one
+    with some elements missing (NaN) for a model that takes them. In the first case the
+    first dynamic dimension has its smallest size.
 
     Raises:
         InputError: an input has unknown rank, so that no shape can be made up.
     """
     rng = np.random.default_rng(seed)
-    dims = signature.dynamic_dims
+    signature, ranges = description.signature, description.ranges
     cases = []
-    for index in range(len(SIZES)):
-        sizes = {dim: SIZES[(index + shift) % len(SIZES)] for shift, dim in enumerate(dims)}
+    for index, rows in enumerate(SIZES):
+        sizes = {}
+        for shift, dim in enumerate(signature.dynamic_dims):
+            low, high = description.dim_bounds.get(dim, (SIZES[0], SIZES[-1]))
+            sizes[dim] = min(max(SIZES[(index + shift) % len(SIZES)], low), high)
         bound = signature.with_dims(sizes)
-        rows = SIZES[index]
         cases.append({spec.name: _values(spec, ranges, rng, rows) for spec in bound.inputs})
-    if accepts_nan:
+    if description.accepts_nan:
         cases.append({name: _with_missing(array, rng) for name, array in cases[-1].items()})
     return cases
 
@@ -141,7 +138,10 @@ def _values(
         words = usual.values or ("a", "b", "hello world", "é")
         return np.array(words, dtype=object)[rng.integers(0, len(words), shape)]
     if spec.dtype is DType.BOOL:
-        return rng.integers(0, 2, shape).astype(bool)
+        values = rng.integers(0, 2, shape).astype(bool)
+        if values.ndim:  # a mask that keeps nothing makes attention divide by zero
+            values[..., :1] = True
+        return values
     if spec.dtype.is_float:
         if usual.low:
             low, high = np.asarray(usual.low), np.asarray(usual.high)

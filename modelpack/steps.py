@@ -40,6 +40,7 @@ class Description:
         bindings: the model's own tensor name for each signature name.
         producer: what wrote the file, when it says so.
         ranges: usual values by input name.
+        dim_bounds: smallest and largest size of dynamic dims that are limited.
         accepts_nan: whether the model takes NaN as "missing" in its float inputs.
         sidecars: names of further files beside the model file that belong to it.
         other_signatures: further callables the model has.
@@ -55,6 +56,7 @@ class Description:
     bindings: dict[str, str] = field(default_factory=dict)
     producer: str = ""
     ranges: dict[str, Range] = field(default_factory=dict)
+    dim_bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
     accepts_nan: bool = False
     sidecars: tuple[str, ...] = ()
     other_signatures: tuple[Signature, ...] = ()

@@ -279,9 +279,11 @@ def _main() -> None:
         try:
             answer = {"result": _run(job["entry"], job["args"])}
         except BaseException as error:
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the log may be on the disk that is full
+                traceback.print_exc()
             answer = {"error": _describe_error(job["entry"], error)}
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 

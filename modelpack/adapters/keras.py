@@ -6,6 +6,7 @@ import contextlib
 import re
 import shutil
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -176,15 +177,17 @@ def _load(ref: ModelRef) -> _Loaded:
         if not isinstance(model, keras.layers.Layer):
             raise InputError(f"'{ref.display}' gives a {type(model).__name__}, not a Keras model")
     else:
-        producer = keras_scan.producer(ref)
         model = _load_file(keras, ref)
+        producer = keras_scan.producer(ref)
     model.trainable = False
     structure, inputs = _inputs(model, ref)
+    if not model.built:
+        _build(model, structure, inputs, ref)
     if ref.weights:
-        _load_weights(model, structure, inputs, ref)
+        _load_weights(model, ref)
     if any(getattr(layer, "stateful", False) for layer in _layers(model)):
         raise ConversionError(
-            f"'{ref.display}' has a stateful recurrent layer, whose answer depends on earlier calls",
+            f"'{ref.display}' has a stateful recurrent layer: its answers depend on earlier calls",
             hint="rebuild the model with stateful=False and load its weights",
         )
     return _Loaded(model, structure, inputs, producer)
@@ -211,6 +214,8 @@ def _load_file(keras: Any, ref: ModelRef) -> Any:
     try:
         return keras.saving.load_model(ref.location, compile=False, safe_mode=not ref.trusted)
     except Exception as error:
+        if isinstance(error, zipfile.BadZipFile):
+            raise InputError(f"'{ref.display}' is damaged: {error}") from error
         found = keras_scan.findings(ref)
         if "deserialization of a" in str(error) and not ref.trusted:
             raise UntrustedSourceError(
@@ -236,11 +241,7 @@ def _load_hint(ref: ModelRef, found: list[str]) -> str:
     return "load and save the model with the installed Keras version"
 
 
-def _load_weights(
-    model: Any, structure: Any, inputs: tuple[TensorSpec, ...], ref: ModelRef
-) -> None:
-    if not model.built:
-        _build(model, structure, inputs)
+def _load_weights(model: Any, ref: ModelRef) -> None:
     try:
         model.load_weights(ref.weights)
     except Exception as error:
@@ -251,13 +252,20 @@ def _load_weights(
         ) from error
 
 
-def _build(model: Any, structure: Any, inputs: tuple[TensorSpec, ...]) -> None:
+def _build(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], ref: ModelRef) -> None:
     """Call the model once on zeros, since only then it knows its weights."""
     zeros = [
         np.zeros([dim if isinstance(dim, int) else 1 for dim in spec.shape or ()], spec.dtype.value)
         for spec in inputs
     ]
-    model(_packed(structure, zeros), training=False)
+    try:
+        model(_packed(structure, zeros), training=False)
+    except Exception as error:
+        raise InputError(
+            f"'{ref.display}' cannot be called with {', '.join(map(str, inputs))}: "
+            + _first_line(error),
+            hint="describe every input as the model takes it, with --input",
+        ) from error
 
 
 def _layers(model: Any) -> Iterator[Any]:
@@ -275,7 +283,7 @@ def _lookup_table(layer: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return first or type(error).__name__
+    return first.partition(" Full object config:")[0] or type(error).__name__
 
 
 # --- the signature ---------------------------------------------------------------------
@@ -502,7 +510,8 @@ def _ranges(signature: Signature, layers: list[Any]) -> dict[str, Range]:
     usual = Range(low=(0.0,), high=(float(min(rows) - 1),))
     integers = [spec.name for spec in signature.inputs if spec.dtype.is_integer]
     # Keras casts ids: an Embedding without an Input layer says float32.
-    names = integers or [signature.inputs[0].name] * (len(signature.inputs) == 1)
+    only = signature.inputs[0] if len(signature.inputs) == 1 else None
+    names = integers or ([only.name] if only and only.dtype.is_float else [])
     return dict.fromkeys(names, usual)
 
 
@@ -555,7 +564,8 @@ def _output_leaves(
 
     def call(*flat: Any) -> list[Any]:
         value = loaded.model(_packed(loaded.structure, flat), training=False)
-        found.extend(_flat_outputs(value))
+        # Tracing calls this again when the first call has made variables.
+        found[:] = _flat_outputs(value)
         return [leaf for _, leaf in found]
 
     with _plain_convolution():

@@ -6,7 +6,6 @@ import pickletools
 import re
 from dataclasses import dataclass
 
-
 # STACK_GLOBAL with both of its strings before it, and GLOBAL, as bytes.
 _STACK_GLOBAL = re.compile(rb"\x8c.([\w.]{2,99})\x94?\x8c.([\w.]{2,99})\x94?\x93", re.DOTALL)
 _GLOBAL = re.compile(rb"c([A-Za-z_][\w.]{1,99})\n([A-Za-z_][\w.]{1,99})\n")

@@ -175,7 +175,7 @@ def _plain(value: Any) -> Any:
 
 
 def settle_opset(model: Any, wanted: int) -> None:
-    """Declare the wanted opset where the file means the same in it.
+    """Declare the wanted opset where the file means the same in it; sort the declarations.
 
     skl2onnx declares the lowest opset that has the ops it used. A higher one is as right
     when none of these ops changed in between.
@@ -191,6 +191,10 @@ def settle_opset(model: Any, wanted: int) -> None:
                 if node.domain in {"", "ai.onnx"}
             ):
                 opset.version = wanted
+    for holder in (model, *model.functions):  # their order is that of a set in skl2onnx
+        declared = sorted(holder.opset_import, key=lambda item: str(item.domain))
+        del holder.opset_import[:]
+        holder.opset_import.extend(declared)
     model.ir_version = max(
         model.ir_version, onnx.helper.find_min_ir_version_for(list(model.opset_import), True)
     )

@@ -91,7 +91,7 @@ def _vectorizer_problem(item: Any) -> str:
 
 def token_expression(item: Any) -> str:
     """Return the vectorizer's token pattern in the syntax of ONNX Runtime's Tokenizer."""
-    return r"[\p{L}\p{N}_]{%d,}" % _DEFAULT_TOKENS[item.token_pattern]
+    return rf"[\p{{L}}\p{{N}}_]{{{_DEFAULT_TOKENS[item.token_pattern]},}}"
 
 
 def vectorizers(model: Any) -> list[Any]:

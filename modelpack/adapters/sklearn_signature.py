@@ -186,7 +186,7 @@ def _category_dtype(values: Array) -> DType:
         return DType.INT64
     if values.dtype.kind == "f":
         return DType.FLOAT32
-    present = [value for value in values if value is not None and value == value]
+    present = [value for value in values if not pd.isna(value)]
     if any(isinstance(value, str) for value in present):
         return DType.STRING
     whole = all(isinstance(value, int | np.integer) for value in present)
@@ -260,7 +260,7 @@ def _category_range(values: Array, unknown_allowed: bool) -> Range:
     if _category_dtype(values) is DType.STRING:
         words = [value for value in values if isinstance(value, str)]
         return Range(values=(*words, *(("an unknown value",) if unknown_allowed else ())))
-    numbers = [float(value) for value in values if value is not None and value == value]
+    numbers = [float(value) for value in values if not pd.isna(value)]
     if not numbers:
         return Range()
     low, high = min(numbers), max(numbers)

@@ -74,7 +74,7 @@ def describe(ref: ModelRef) -> Description:
         InputError: the directory is damaged, has no signature, or does not fit the
             description that the user gave.
     """
-    loaded = _load(_identity(ref))
+    loaded = _load(ref)
     native = _native(loaded.signatures[loaded.chosen], loaded.chosen)
     signature = _ordered(native, ref.signature)
     if ref.signature is None:
@@ -151,7 +151,7 @@ def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult
     """
     from modelpack.adapters import tensorflow_tflite
 
-    loaded = _load(_identity(source))
+    loaded = _load(source)
     function, names = callable_of(source)
     signature = source.signature or describe(source).signature
     as_it_is = _static_dims(_native(function, loaded.chosen)) == _static_dims(signature)
@@ -191,7 +191,7 @@ class Names:
 
 def callable_of(ref: ModelRef) -> tuple[Any, Names]:
     """Return the signature's function and how the names of ``ref.signature`` bind to it."""
-    loaded = _load(_identity(ref))
+    loaded = _load(ref)
     function = loaded.signatures[loaded.chosen]
     native = _native(function, loaded.chosen)
     signature = ref.signature or native
@@ -247,13 +247,26 @@ class _Loaded:
     chosen: str
 
 
-def _identity(ref: ModelRef) -> ModelRef:
-    return ModelRef(ref.format, ref.encoding, ref.location)
+def _load(ref: ModelRef) -> _Loaded:
+    return _load_at(*_stamp(ref))
+
+
+def _read_proto(ref: ModelRef) -> Any:
+    return _read_proto_at(*_stamp(ref))
+
+
+def _stamp(ref: ModelRef) -> tuple[ModelRef, int]:
+    """The directory and what changes when it is written anew."""
+    try:
+        changed = (ref.path / "saved_model.pb").stat().st_mtime_ns
+    except OSError as error:
+        raise InputError(f"cannot read '{ref.display}/saved_model.pb': {error.strerror}") from None
+    return ModelRef(ref.format, ref.encoding, ref.location), changed
 
 
 @lru_cache(maxsize=1)
-def _load(ref: ModelRef) -> _Loaded:
-    _read_proto(ref)
+def _load_at(ref: ModelRef, changed: int) -> _Loaded:
+    _read_proto_at(ref, changed)
     import tensorflow as tf
 
     # TensorFlow refuses once it has started, which it can only have done with these values.
@@ -287,7 +300,7 @@ def _load(ref: ModelRef) -> _Loaded:
 
 
 @lru_cache(maxsize=1)
-def _read_proto(ref: ModelRef) -> Any:
+def _read_proto_at(ref: ModelRef, _changed: int) -> Any:
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 

@@ -56,12 +56,10 @@ def write(source: Source, signature: Signature, target: Path) -> StepResult:
         content = _convert(wrapped, signature.with_dims(fixed), batch_one=True)
     _refuse_custom_ops(content)
     target.write_bytes(content)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if fixed:
         dims = ", ".join(f"{name}={size}" for name, size in fixed.items())
-        notes = (
-            f"TFLite cannot run this model's recurrent layers with a dynamic batch: {dims} is fixed",
-        )
+        notes = (f"TFLite cannot run this model's loops with a dynamic batch, so {dims} is fixed",)
     return StepResult(tools=versions("tensorflow-cpu"), fixed_dims=fixed, notes=notes)
 
 
@@ -71,7 +69,9 @@ class _DynamicLoopError(Exception):
 
 def _batch_of(signature: Signature) -> dict[str, int]:
     found = {
-        spec.shape[0]: 1 for spec in signature.inputs if spec.shape and isinstance(spec.shape[0], str)
+        spec.shape[0]: 1
+        for spec in signature.inputs
+        if spec.shape and isinstance(spec.shape[0], str)
     }
     if not found:
         raise ConversionError(
@@ -135,7 +135,8 @@ def _raise_unsupported(text: str, cause: Exception) -> None:
     lines = [f"{op}: {', '.join(sorted(nodes[op]))}".rstrip(": ") for op in sorted(nodes)]
     raise UnsupportedOpsError(
         "these TensorFlow ops have no built-in TFLite op:\n  " + "\n  ".join(lines),
-        hint="move them out of the model (text processing), or ship the SavedModel",
+        hint="text processing and float16 arithmetic have none: change the model, or ship the "
+        "SavedModel",
     ) from cause
 
 
@@ -167,13 +168,13 @@ def _save_wrapped(source: Source, signature: Signature, directory: Path) -> dict
             for spec, result in zip(signature.outputs, results, strict=True)
         }
 
-    specs = [
+    arguments = [
         tf.TensorSpec(given.shape, given.dtype, name=stand_ins[spec.name])
         for given, spec in zip(function.input_signature, signature.inputs, strict=True)
     ]
     module = tf.Module()
     module.model = source.model
-    module.serve = tf.function(serve, input_signature=specs, autograph=False)
+    module.serve = tf.function(serve, input_signature=arguments, autograph=False)
     tf.saved_model.save(module, str(directory), signatures={DEFAULT_SIGNATURE: module.serve})
     return {new: old for old, new in stand_ins.items() if old != new}
 

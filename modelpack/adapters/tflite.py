@@ -50,7 +50,7 @@ def describe(ref: ModelRef) -> Description:
     Raises:
         InputError: the file is damaged, or has tensors that models cannot exchange.
     """
-    file = _read(ref.location)
+    file = _read(*_stamp(ref.location))
     native = file.signature
     signature = _ordered(native, ref.signature)
     if ref.signature is None:
@@ -113,8 +113,13 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
             f"TFLite models cannot be quantized to '{request.scheme}'",
             hint=f"use one of {', '.join(SCHEMES)}",
         )
-    file = _read(source.location)
+    file = _read(*_stamp(source.location))
     _refuse_quantized(file, source)
+    if request.scheme == "static-int8" and "WHILE" in _op_counts(file.model):
+        raise QuantizationError(
+            f"'{source.display}' has a loop (WHILE), whose activations cannot be calibrated",
+            hint="use dynamic-int8 or float16",
+        )
     content = _quantized(source, request)
     before, _ = _weights(file.model)
     after = _tensor_types(_parse(content, source.display))
@@ -151,8 +156,17 @@ class _File:
     indices: dict[str, int]
 
 
+def _stamp(location: str) -> tuple[str, int, int]:
+    """The file and what changes when it is written anew."""
+    try:
+        status = Path(location).stat()
+    except OSError as error:
+        raise InputError(f"cannot read '{Path(location).name}': {error.strerror}") from None
+    return location, status.st_mtime_ns, status.st_size
+
+
 @lru_cache(maxsize=2)
-def _read(location: str) -> _File:
+def _read(location: str, _changed: int, _size: int) -> _File:
     path = Path(location)
     try:
         content = path.read_bytes()
@@ -178,9 +192,11 @@ def _read(location: str) -> _File:
         signature=signature,
         key=chosen.signatureKey.decode() if chosen else "",
         tensors={name: graph.tensors[index].name.decode() for name, index in pairs.items()},
-        indices={f"{side}/{name}": index
-                 for side, entries in (("in", inputs), ("out", outputs))
-                 for name, index in entries},
+        indices={
+            f"{side}/{name}": index
+            for side, entries in (("in", inputs), ("out", outputs))
+            for name, index in entries
+        },
     )
 
 
@@ -327,7 +343,9 @@ def _op_counts(model: Any) -> dict[str, int]:
     from ai_edge_litert import schema_py_generated as schema
 
     names = {
-        value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+        value: name
+        for name, value in vars(schema.BuiltinOperator).items()
+        if isinstance(value, int)
     }
     codes = []
     for code in model.operatorCodes or ():
@@ -340,8 +358,8 @@ def _op_counts(model: Any) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _constants(model: Any) -> Iterator[tuple[Any, int, int]]:
-    """Each constant tensor once: the tensor, its bytes and its elements."""
+def _constants(model: Any) -> Iterator[tuple[Any, int]]:
+    """Each constant tensor once, with the number of its elements."""
     seen = set()
     for graph in model.subgraphs:
         for tensor in graph.tensors or ():
@@ -350,25 +368,27 @@ def _constants(model: Any) -> Iterator[tuple[Any, int, int]]:
             size = max(data, int(buffer.size))
             if size and tensor.buffer not in seen:
                 seen.add(tensor.buffer)
-                yield tensor, size, int(np.prod(_indices(tensor.shape), dtype=np.int64))
+                yield tensor, int(np.prod(_indices(tensor.shape), dtype=np.int64))
 
 
 def _is_quantized(tensor: Any) -> bool:
     quantization = tensor.quantization
-    return quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
+    return (
+        quantization is not None and quantization.scale is not None and len(quantization.scale) > 0
+    )
 
 
 def _weights(model: Any) -> tuple[str, int]:
-    """The type that most bytes of weights have, and the number of weights.
+    """The type that most weights have, and the number of weights.
 
     Integers without a scale are shapes and axes, not weights.
     """
     sizes: Counter[str] = Counter()
     parameters = 0
-    for tensor, size, elements in _constants(model):
+    for tensor, elements in _constants(model):
         dtype = "int4" if tensor.type == _INT4 else str(_DTYPES.get(tensor.type, ""))
         if dtype.startswith(("float", "bfloat")) or _is_quantized(tensor):
-            sizes[dtype] += size
+            sizes[dtype] += elements
             parameters += elements
     return (sizes.most_common(1)[0][0] if sizes else "float32"), parameters
 
@@ -386,7 +406,7 @@ class _Runner:
     def __init__(self, ref: ModelRef) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._file = _read(ref.location)
+        self._file = _read(*_stamp(ref.location))
         self.signature = ref.signature or self._file.signature
         native = self._file.signature
         self._inputs = _paired(self.signature.inputs, native.inputs)
@@ -402,9 +422,7 @@ class _Runner:
             else:
                 self._details = self._details_by_index()
         except (ValueError, RuntimeError) as error:
-            raise InputError(
-                f"LiteRT cannot load '{ref.display}': {str(error).strip()}"
-            ) from error
+            raise InputError(f"LiteRT cannot load '{ref.display}': {str(error).strip()}") from error
 
     def _details_by_index(self) -> dict[str, Any]:
         details = {
@@ -456,15 +474,16 @@ def _entering(array: Array, spec: TensorSpec, detail: Any) -> Array:
     if spec.dtype.is_float and held.kind in "iu" and scale:
         limits = np.iinfo(held)
         steps = np.round(array.astype(np.float64) / scale) + zero_point
-        return np.clip(steps, limits.min, limits.max).astype(held)
+        clipped: Array = np.clip(steps, limits.min, limits.max).astype(held)
+        return clipped
     return np.ascontiguousarray(array)
 
 
 def _leaving(array: Array, spec: TensorSpec, detail: Any) -> Array:
     scale, zero_point = detail["quantization"]
     if spec.dtype.is_float and array.dtype.kind in "iu" and scale:
-        real = (array.astype(np.float64) - zero_point) * scale
-        return real.astype(numpy_dtype(spec.dtype))
+        real: Array = (array.astype(np.float64) - zero_point) * scale
+        return np.asarray(real, numpy_dtype(spec.dtype))
     return np.array(array)
 
 
@@ -494,11 +513,8 @@ def _quantized(source: ModelRef, request: QuantizeRequest) -> bytes:
     calibration = None
     try:
         if work.need_calibration:
-            feeds = _calibration_feeds(source, request)
-            calibration = work.calibrate(feeds, num_threads=1)
-        result = work.quantize(
-            calibration, enable_progress_bar=False, enable_progress_report=False
-        )
+            calibration = _calibrate(work, source, request)
+        result = work.quantize(calibration, enable_progress_bar=False, enable_progress_report=False)
     except QuantizationError:
         raise
     except Exception as error:
@@ -509,7 +525,66 @@ def _quantized(source: ModelRef, request: QuantizeRequest) -> bytes:
         ) from error
     if not result.quantized_model:
         raise QuantizationError(f"the quantizer made nothing of '{source.display}'")
-    return bytes(result.quantized_model)
+    return _with_shapes(bytes(result.quantized_model))
+
+
+def _with_shapes(content: bytes) -> bytes:
+    """Give tensors that the quantizer put beside dynamic ones their dynamic shape.
+
+    Without it the float output of a model with a dynamic batch would promise batch 1.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = schema.ModelT.InitFromPackedBuf(content)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    casts = {schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE}
+    for graph in model.subgraphs:
+        for op in graph.operators or ():
+            if codes[op.opcodeIndex] in casts:
+                ends = [graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]]
+                known = [end for end in ends if end.shapeSignature is not None]
+                for end in ends if known else ():
+                    end.shapeSignature = known[0].shapeSignature
+                    end.shape = known[0].shape
+                    end.hasRank = known[0].hasRank
+    # The quantizer keeps weights behind the flatbuffer, each at a multiple of 16 bytes.
+    behind = {
+        index: content[buffer.offset : buffer.offset + buffer.size]
+        for index, buffer in enumerate(model.buffers)
+        if buffer.offset > 1
+    }
+    for index in behind:
+        model.buffers[index].offset = model.buffers[index].size = 1
+    result = flatbuffer_utils.convert_object_to_bytearray(model)
+    places = {}
+    for index, data in behind.items():
+        result.extend(bytes(-len(result) % 16))
+        places[index] = (len(result), len(data))
+        result.extend(data)
+    packed = schema.Model.GetRootAs(result)
+    for index, (offset, size) in places.items():
+        flatbuffer_utils.update_packed_buffer(packed.Buffers(index), offset=offset, size=size)
+    return bytes(result)
+
+
+def _calibrate(work: Any, source: ModelRef, request: QuantizeRequest) -> dict[str, Any]:
+    """The smallest and largest value of each tensor over all samples.
+
+    The quantizer's own running mean over samples lets the first one dominate, and would
+    clip what the others reach.
+    """
+    merged: dict[str, Any] = {}
+    for key, feeds in _calibration_feeds(source, request).items():
+        for feed in feeds:
+            for tensor, found in work.calibrate({key: [feed]}, num_threads=1).items():
+                if tensor not in merged or "min" not in found:
+                    merged[tensor] = found
+                    continue
+                known = merged[tensor]
+                known["min"] = np.minimum(known["min"], found["min"])
+                known["max"] = np.maximum(known["max"], found["max"])
+    return merged
 
 
 def _configure(work: Any, scheme: str) -> None:
@@ -540,7 +615,7 @@ def _calibration_feeds(source: ModelRef, request: QuantizeRequest) -> dict[str, 
         raise QuantizationError(
             f"{request.scheme} needs samples to calibrate with", hint="pass --calibration DATA"
         )
-    file = _read(source.location)
+    file = _read(*_stamp(source.location))
     if not file.key:
         raise QuantizationError(
             f"'{source.display}' has no signature, which calibration needs to bind the samples",
@@ -552,5 +627,7 @@ def _calibration_feeds(source: ModelRef, request: QuantizeRequest) -> dict[str, 
     if not feeds:
         raise QuantizationError("the calibration data holds no samples")
     return {
-        file.key: [{own: feed[name] for name, own in bound.items() if name in feed} for feed in feeds]
+        file.key: [
+            {own: feed[name] for name, own in bound.items() if name in feed} for feed in feeds
+        ]
     }

@@ -6,6 +6,7 @@ Loading and its dangers are in `torch_loading`, signatures in `torch_signature`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import re
 import statistics
@@ -29,7 +30,9 @@ from modelpack.adapters.torch_signature import (
     FlatModel,
     FlatProgram,
     example_inputs,
+    module_ranges,
     module_signature,
+    program_bounds,
     program_signature,
     to_array,
     to_tensor,
@@ -86,7 +89,23 @@ def describe(ref: ModelRef) -> Description:
             for new, old in zip(signature.inputs, native.inputs, strict=True)
             if old.name in native_ranges
         },
+        dim_bounds=_bounds(model, native, signature),
     )
+
+
+def _bounds(
+    model: torch_loading.Model, native: Signature, signature: Signature
+) -> dict[str, tuple[int, int]]:
+    """The limits of dynamic dims, under the names in force."""
+    if not isinstance(model, ExportedProgram):
+        return {}
+    limits = program_bounds(model)
+    return {
+        new: limits[old]
+        for before, after in zip(native.inputs, signature.inputs, strict=True)
+        for old, new in zip(before.shape or (), after.shape or (), strict=True)
+        if isinstance(old, str) and isinstance(new, str) and old in limits
+    }
 
 
 def _key(ref: ModelRef) -> ModelRef:
@@ -247,6 +266,31 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
     return torch.onnx.export(flat, tensors, dynamic_shapes=shapes, **names)
 
 
+def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: Path) -> None:
+    """Save a live module as a ``.pt2`` file, with the dynamic dims that the inputs name.
+
+    Raises:
+        InputError: the module does not run with such inputs.
+        ConversionError: PyTorch cannot export it.
+    """
+    evaluated = copy.deepcopy(model).eval()
+    flat = FlatModel(evaluated, [spec.name for spec in inputs]).eval()
+    names = dict.fromkeys(dim for spec in inputs for dim in spec.dynamic_dims)
+    dims = {name: Dim(name) for name in names}
+    sizes = {name: 2 + index for index, name in enumerate(dims)}
+    ranges = module_ranges(evaluated, flat, inputs, sizes)
+    tensors = example_inputs(inputs, sizes, ranges, seed=0)
+    shapes = (tuple(_dynamic_axes(spec, dims) for spec in inputs),)
+    with _quiet():
+        try:
+            program = torch.export.export(flat, tensors, dynamic_shapes=shapes)
+        except Exception as error:
+            raise ConversionError(
+                f"PyTorch cannot export the {type(model).__name__}: {_cause(error)}"
+            ) from error
+    torch.export.save(program, path)
+
+
 def _dynamic_axes(spec: TensorSpec, dims: dict[str, Any]) -> dict[int, Any]:
     return {axis: dims[dim] for axis, dim in enumerate(spec.shape or ()) if isinstance(dim, str)}
 
@@ -297,11 +341,12 @@ def _padded(tensors: tuple[torch.Tensor, ...]) -> Iterator[tuple[torch.Tensor, .
     for body, end in ((1, 0), (0, 1)):
         feed = []
         for tensor in tensors:
+            padded = tensor
             is_mask = tensor.dim() == 2 and not tensor.is_floating_point()
             if is_mask and min(tensor.shape) > 1:
-                tensor = torch.full_like(tensor, body)
-                tensor[1, -1] = end
-            feed.append(tensor)
+                padded = torch.full_like(tensor, body)
+                padded[1, -1] = end
+            feed.append(padded)
         yield tuple(feed)
 
 

@@ -113,6 +113,21 @@ def _scan_export(location: str) -> tuple[str, ...]:
         raise InputError(f"'{path.name}' is damaged: {_first_line(error)}") from None
 
 
+def _check_sums(path: Path) -> None:
+    """Check what PyTorch's own reader does not: that the content is what was written.
+
+    Raises:
+        InputError: a member differs from its checksum.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        raise InputError(f"'{path.name}' is damaged: {error}") from None
+    if wrong is not None:
+        raise InputError(f"'{path.name}' is damaged: '{wrong}' does not have its checksum")
+
+
 def _odd_members(names: list[str]) -> Iterator[str]:
     roots = {name.split("/", 1)[0] for name in names}
     if len(roots) != 1 or any("/" not in name for name in names):
@@ -321,6 +336,7 @@ def _demand_trust(ref: ModelRef) -> None:
 
 
 def _load_export(ref: ModelRef) -> ExportedProgram:
+    _check_sums(ref.path)
     try:
         return torch.export.load(ref.location)
     except Exception as error:
@@ -331,6 +347,7 @@ def _load_export(ref: ModelRef) -> ExportedProgram:
 
 
 def _load_save(ref: ModelRef) -> Any:
+    _check_sums(ref.path)
     try:
         value = torch.load(ref.location, map_location="cpu", weights_only=not ref.trusted)
     except (ImportError, AttributeError) as error:
@@ -378,6 +395,8 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
         raise InputError(f"there is no weights file '{path}'")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    if zipfile.is_zipfile(path):
+        _check_sums(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

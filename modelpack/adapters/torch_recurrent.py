@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch._decomp.decompositions as decompositions
+from torch._decomp import decompositions
 from torch.export import ExportedProgram
 
 from modelpack.errors import ConversionError

@@ -38,6 +38,8 @@ _INPUT_HINT = "describe each input, for example --input 'x:float32[batch,3,32,32
 
 # --- tensors and arrays --------------------------------------------------------------
 
+_UNLIMITED = 1 << 31  # sizes have no such limit in practice; PyTorch writes infinity
+
 
 def torch_dtype(dtype: DType) -> torch.dtype:
     """Return the PyTorch dtype of the same name.
@@ -81,14 +83,16 @@ def to_array(tensor: torch.Tensor) -> Array:
     """Return the values of a tensor of any layout as a contiguous array."""
     dense = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     if dense.dtype is torch.bfloat16:
-        return dense.view(torch.int16).numpy().view(numpy_dtype(DType.BFLOAT16))
-    return dense.numpy()
+        bits: Array = dense.view(torch.int16).numpy()
+        return bits.view(numpy_dtype(DType.BFLOAT16))
+    array: Array = dense.numpy()
+    return array
 
 
 # --- calling -------------------------------------------------------------------------
 
 
-class FlatModel(torch.nn.Module):
+class FlatModel(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked
     """A model that takes tensors by position and returns a tuple of tensors.
 
     The order of outputs is that of `named_outputs`, whatever structure the model returns.
@@ -118,7 +122,7 @@ class FlatModel(torch.nn.Module):
         return tuple(outputs)
 
 
-class FlatProgram(torch.nn.Module):
+class FlatProgram(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked
     """An exported program as a module that takes its tensors by position.
 
     Args:
@@ -235,7 +239,7 @@ def module_signature(model: torch.nn.Module, ref: ModelRef) -> tuple[Signature, 
     for family in _FAMILIES:
         sizes = [dict(zip(dims, run, strict=False)) for run in family]
         try:
-            ranges = _ranges(model, flat, ref.inputs, sizes[0])
+            ranges = module_ranges(model, flat, ref.inputs, sizes[0])
             runs = [_outputs(flat, model, ref.inputs, run, ranges) for run in sizes]
         except InputError:
             raise
@@ -285,7 +289,7 @@ def example_inputs(
     return tuple(tensors)
 
 
-def _ranges(
+def module_ranges(
     model: torch.nn.Module,
     flat: FlatModel,
     specs: Sequence[TensorSpec],
@@ -413,6 +417,18 @@ def program_signature(program: ExportedProgram) -> tuple[Signature, dict[str, Ra
     present = named_outputs(structure)
     outputs = tuple(_spec(name, results[int(index)], dims) for name, index in present)
     return Signature(inputs, outputs), _program_ranges(program, inputs)
+
+
+def program_bounds(program: ExportedProgram) -> dict[str, tuple[int, int]]:
+    """Return the smallest and largest size of each dynamic dim that the program limits."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    inputs = [(str(name), values.get(str(name))) for name in program.graph_signature.user_inputs]
+    dims = _symbol_names(inputs)
+    return {
+        dims[str(symbol)]: (int(bounds.lower), int(min(bounds.upper, _UNLIMITED)))
+        for symbol, bounds in program.range_constraints.items()
+        if str(symbol) in dims
+    }
 
 
 def _symbol_names(inputs: Sequence[tuple[str, Any]]) -> dict[str, str]:

@@ -67,7 +67,9 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="One JSON document on standard output.", rich_help_panel=_COMMON),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.", rich_help_panel=_COMMON)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only warnings and errors.", rich_help_panel=_COMMON)
+]
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Also what the libraries print.", rich_help_panel=_COMMON),

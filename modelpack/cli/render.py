@@ -15,6 +15,7 @@ from modelpack.signature import Signature, TensorSpec
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from modelpack.steps import Description
     from modelpack.verbs.doctor import Diagnosis
@@ -45,7 +46,7 @@ def manifest(value: Manifest, manner: Manner, output: Path) -> None:
         )
     console.print(table)
     where = output / MANIFEST_NAME if output.is_dir() else f"{output}.{MANIFEST_NAME}"
-    console.print(f"manifest: {where}", markup=False)
+    console.print(f"manifest: {where}")
 
 
 def routes(values: list[Route], manner: Manner) -> None:
@@ -55,9 +56,9 @@ def routes(values: list[Route], manner: Manner) -> None:
         return
     console = stdout()
     for route in values:
-        console.print(str(route), markup=False)
+        console.print(str(route))
         for step in route.steps:
-            console.print(f"  {step}", markup=False)
+            console.print(f"  {step}")
 
 
 def validation(report: ValidationReport, manner: Manner) -> None:
@@ -74,7 +75,7 @@ def validation(report: ValidationReport, manner: Manner) -> None:
     table = _table(*columns, *([metric] if metric else []), *(["latency"] if bench else []))
     for item in report.artifacts:
         flips = max((diff.flips for diff in item.parity.outputs), default=0)
-        row = [
+        row: list[str | Text] = [
             item.path,
             size(item.size),
             item.precision,
@@ -88,7 +89,7 @@ def validation(report: ValidationReport, manner: Manner) -> None:
     console.print(table)
     for item in report.artifacts:
         for line in (*item.signature_problems, *filter(None, [item.parity.reason])):
-            console.print(f"{item.path}: {line}", markup=False)
+            console.print(f"{item.path}: {line}")
 
 
 def written(paths: list[Path], manner: Manner) -> None:
@@ -98,7 +99,7 @@ def written(paths: list[Path], manner: Manner) -> None:
     if manner.json or manner.quiet:
         return
     for path in paths:
-        stdout().print(str(path), markup=False)
+        stdout().print(str(path))
 
 
 def inspection(found: Inspection, manner: Manner) -> None:
@@ -107,13 +108,13 @@ def inspection(found: Inspection, manner: Manner) -> None:
         print_json(found)
         return
     console = stdout()
-    console.print(f"{found.model}: {found.format or 'modelpack'} ({found.encoding})", markup=False)
+    console.print(f"{found.model}: {found.format or 'modelpack'} ({found.encoding})")
     if found.size:
-        console.print(f"size: {size(found.size)}   digest: {found.digest}", markup=False)
+        console.print(f"size: {size(found.size)}   digest: {found.digest}")
     if found.findings:
         console.print("not loaded, because loading can run code that it contains:", style="yellow")
         for finding in found.findings:
-            console.print(f"  - {finding}", markup=False)
+            console.print(f"  - {finding}")
     if found.description is not None:
         _description(console, found.description)
     if found.manifest is not None:
@@ -137,17 +138,17 @@ def diagnosis(found: Diagnosis, manner: Manner) -> None:
         print_json(found)
         return
     console = stdout()
-    console.print(
-        f"modelpack {found.modelpack}, Python {found.python}, {found.platform}", markup=False
-    )
+    console.print(f"modelpack {found.modelpack}, Python {found.python}, {found.platform}")
     table = _table("extra", "libraries", "to install what is missing")
     for extra in found.extras:
         libraries = ", ".join(f"{name} {ver or 'missing'}" for name, ver in extra.libraries.items())
         table.add_row(extra.name, libraries, "" if extra.complete else extra.install)
     console.print(table)
+    from rich.text import Text
+
     table = _table("from", "to", "works", "route")
     for route in found.routes:
-        state = "[green]yes[/]" if route.works else "[red]no[/]"
+        state = Text("yes", "green") if route.works else Text("no", "red")
         detail = route.route or "no route yet"
         if route.missing:
             detail += f" (missing: {', '.join(route.missing)})"
@@ -173,8 +174,10 @@ def error_figure(report: ParityReport) -> str:
     return f"{report.max_rel:.1e}" if report.outputs else "-"
 
 
-def _verdict(verdict: Verdict) -> str:
-    return f"[{_STYLES[verdict]}]{verdict}[/]"
+def _verdict(verdict: Verdict) -> Text:
+    from rich.text import Text
+
+    return Text(verdict, _STYLES[verdict])
 
 
 def _notes(item: Artifact) -> str:
@@ -193,18 +196,16 @@ def _notes(item: Artifact) -> str:
 
 def _heading(console: Console, value: Manifest) -> None:
     source = value.source
-    console.print(
-        f"{value.name} {value.version}, from {source.file} ({source.framework})", markup=False
-    )
+    console.print(f"{value.name} {value.version}, from {source.file} ({source.framework})")
     for signature in value.signatures:
         _signature(console, signature)
 
 
 def _signature(console: Console, signature: Signature) -> None:
-    console.print(f"{signature.name}:", markup=False)
+    console.print(f"{signature.name}:")
     for kind, side in (("input", signature.inputs), ("output", signature.outputs)):
         for spec in side:
-            console.print(f"  {kind:6} {spec}{_meaning(spec)}", markup=False)
+            console.print(f"  {kind:6} {spec}{_meaning(spec)}")
 
 
 def _meaning(spec: TensorSpec) -> str:
@@ -230,7 +231,7 @@ def _description(console: Console, value: Description) -> None:
     }
     for name, fact in facts.items():
         if fact:
-            console.print(f"{name}: {fact}", markup=False)
+            console.print(f"{name}: {fact}")
 
 
 def _counted(ops: dict[str, int]) -> str:

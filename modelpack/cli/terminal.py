@@ -44,14 +44,15 @@ def stdout() -> Console:
     from rich.console import Console
 
     # Without a terminal there is no width to fit: tables keep each row on one line.
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    return Console(width=width, highlight=False, markup=False)
 
 
 def stderr() -> Console:
     """A console on standard error."""
     from rich.console import Console
 
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_json(document: Any) -> None:
@@ -102,11 +103,11 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if record.levelno >= logging.WARNING:
-            self._console.print(f"warning: {message}", style="yellow", markup=False)
+            self._console.print(f"warning: {message}", style="yellow")
         elif self._progress is not None:
             self._progress.update(self._progress.task_ids[0], description=message)
         elif not self._quiet:
-            self._console.print(message, style="dim", markup=False)
+            self._console.print(message, style="dim")
 
 
 def report_error(error: ModelpackError, manner: Manner) -> int:
@@ -126,10 +127,10 @@ def report_error(error: ModelpackError, manner: Manner) -> int:
     if error.log and not manner.verbose:
         console.print("last output of the worker:", style="dim")
         for line in error.log.splitlines()[-_LOG_LINES:]:
-            console.print(f"  {line}", style="dim", markup=False)
-    console.print(f"error: {error.message}", style="bold red", markup=False)
+            console.print(f"  {line}", style="dim")
+    console.print(f"error: {error.message}", style="bold red")
     if error.hint:
-        console.print(f"hint: {error.hint}", markup=False)
+        console.print(f"hint: {error.hint}")
     return error.exit_code
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from modelpack import datasets, golden
-from modelpack.artifact import Artifact, Encoding, ModelRef, Step, measure
+from modelpack.artifact import Artifact, ModelRef, Step, encoding_of, measure
 from modelpack.compare import Judgement, compare, tolerance_for
 from modelpack.errors import ContractError, InputError, ParityError
 from modelpack.golden import Evidence
@@ -249,7 +249,7 @@ class _Builder:
             raise ContractError(f"{step} reported success but wrote nothing")
         assert before.ref.signature is not None
         promised = before.ref.signature.with_dims(result.fixed_dims)
-        ref = ModelRef(form.name, Encoding(form.name), str(target), signature=promised)
+        ref = ModelRef(form.name, encoding_of(form.name), str(target), signature=promised)
         found = self._pool.call(
             worker_key(form), f"{form.adapter}:describe", Description, ref, failure=ContractError
         )
@@ -272,12 +272,7 @@ def _evidence(pool: WorkerPool, source: Opened, options: ConvertOptions) -> Evid
     if options.data is not None:
         cases, origin = datasets.read(options.data, signature).uneven_cases(GOLDEN_ROWS), "data"
     else:
-        cases = generate(
-            signature,
-            source.description.ranges,
-            seed=options.seed,
-            accepts_nan=source.description.accepts_nan,
-        )
+        cases = generate(source.description, seed=options.seed)
         origin = "generated"
     log.info("running %s on %d cases", source.ref.display, len(cases))
     outputs, _ = run_cases(pool, source.ref, cases)

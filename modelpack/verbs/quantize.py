@@ -14,6 +14,7 @@ from modelpack.artifact import (
     ModelRef,
     Quantization,
     Step,
+    encoding_of,
     measure,
 )
 from modelpack.compare import Judgement, compare, tolerance_for
@@ -192,7 +193,7 @@ def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Pat
         raise QuantizationError(f"{artifact.path} is already quantized")
     if measure(path, artifact.sidecars)[0] != artifact.digest:
         verify(replace(manifest, artifacts=(artifact,), golden=None), root)
-    ref = ModelRef(artifact.format, Encoding(artifact.format), str(path), signature=signature)
+    ref = ModelRef(artifact.format, encoding_of(artifact.format), str(path), signature=signature)
     opened = open_model(pool, ref)
     return _Subject(replace(opened, ref=ref), artifact, manifest, root)
 
@@ -311,7 +312,7 @@ def _evidence(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> 
         kept = golden.read(subject.manifest.golden, subject.root, signature)
         cases, origin = list(kept.accepted_by(signature).cases), "golden samples"
     else:
-        cases, origin = generate(signature, {}, seed=options.seed), "generated"
+        cases, origin = generate(subject.opened.description, seed=options.seed), "generated"
     outputs = run_cases(pool, ref, cases)[0] if cases else []
     return Evidence(cases, outputs, origin, f"float {ref.format} artifact on {origin}")
 

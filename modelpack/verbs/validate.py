@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelpack import archive, datasets, golden
-from modelpack.artifact import Artifact, Encoding, ModelRef
+from modelpack.artifact import Artifact, Encoding, ModelRef, encoding_of
 from modelpack.compare import Judgement, compare, tolerance_for
 from modelpack.errors import ContractError, InputError
 from modelpack.golden import Evidence
@@ -168,7 +168,7 @@ def _subjects_in(root: Path) -> list[_Subject]:
 def _promised(manifest: Manifest, artifact: Artifact, root: Path) -> _Subject:
     ref = ModelRef(
         artifact.format,
-        Encoding(artifact.format),
+        encoding_of(artifact.format),
         str((root / artifact.path).absolute()),
         signature=manifest.signature_of(artifact),
     )
@@ -273,13 +273,8 @@ def _evidence(
         samples = datasets.read(options.data, signature)
         cases, origin = samples.batches(), "data"
     else:
-        description = reference.description
-        cases = generate(
-            signature,
-            description.ranges,
-            seed=options.seed,
-            accepts_nan=description.accepts_nan,
-        )
+        described = replace(reference.description, signature=signature)
+        cases = generate(described, seed=options.seed)
         origin = "generated"
     log.info("running the reference %s on %d cases", reference.ref.display, len(cases))
     outputs, _ = run_cases(pool, reference.ref, cases)

@@ -47,8 +47,10 @@ def test_samples(models: Path, name: str, rows: int, length: int | None = None) 
     if name.startswith("sklearn"):
         import pandas
 
-        return pandas.read_csv(models / "breast_cancer.csv").drop(columns="labels")[:rows].astype(
-            np.float32
+        return (
+            pandas.read_csv(models / "breast_cancer.csv")
+            .drop(columns="labels")[:rows]
+            .astype(np.float32)
         )
     if name == "torch_encoder":
         return np.load(models / "tokens.npz")["tokens"][:rows, :length]
@@ -153,9 +155,7 @@ def test_a_users_names_and_dims_reach_every_format(models: Path, tmp_path: Path,
         *("--input", "pixels:float32[n,8,8,1]", "--output-name", "scores"),
     )
     signature = manifest_of(tmp_path / "out")["signatures"][0]
-    assert signature["inputs"] == [
-        {"name": "pixels", "dtype": "float32", "shape": ["n", 8, 8, 1]}
-    ]
+    assert signature["inputs"] == [{"name": "pixels", "dtype": "float32", "shape": ["n", 8, 8, 1]}]
     assert signature["outputs"][0]["name"] == "scores"
     assert signature["outputs"][0]["shape"] == ["n", 10]
     samples = test_samples(models, "keras_cnn", 3)
@@ -242,9 +242,7 @@ def test_an_onnx_file_is_cleaned_and_stays_the_same_function(
     np.testing.assert_array_equal(one, other)
 
 
-def test_no_artifact_names_a_path_of_this_machine(
-    converted: dict[str, Path], models: Path
-) -> None:
+def test_no_artifact_names_a_path_of_this_machine(converted: dict[str, Path], models: Path) -> None:
     marks = [str(models), str(Path(__file__).resolve().parents[2]), "site-packages"]
     marks += [str(directory) for directory in converted.values()]
     for directory in converted.values():
