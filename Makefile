@@ -11,7 +11,7 @@ PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-MODELPACK := $(BIN)/modelpack --quiet
+MODELPACK := $(BIN)/modelpack
 
 MODELS := build/models
 DEMO := build/demo
@@ -59,20 +59,20 @@ $(MODELS)/%.ready: fixtures/%.py fixtures/train.py fixtures/data.py | $(READY)
 
 # One artifact, one file: its manifest is beside it, as model.onnx.modelpack.yaml.
 $(MODELS)/%.onnx: $(MODELS)/%.ready
-	$(MODELPACK) convert $(MODELS)/$*.pt2 -o $@
+	$(MODELPACK) convert --quiet $(MODELS)/$*.pt2 -o $@
 
 # Several artifacts in a directory. The manifest is the target, written last.
 $(DEMO)/keras_cnn/modelpack.yaml: $(MODELS)/keras_cnn.ready
-	$(MODELPACK) convert $(MODELS)/keras_cnn.keras -o $(@D) \
+	$(MODELPACK) convert --quiet $(MODELS)/keras_cnn.keras -o $(@D) \
 	  --to onnx --to tflite --to savedmodel --data $(MODELS)/digits_nhwc.npz
 
 $(DEMO)/torch_cnn/modelpack.yaml: $(MODELS)/torch_cnn.ready
-	$(MODELPACK) convert fixtures/torch_cnn.py:build --weights $(MODELS)/torch_cnn.pt \
+	$(MODELPACK) convert --quiet fixtures/torch_cnn.py:build --weights $(MODELS)/torch_cnn.pt \
 	  --input 'image:float32[batch,1,8,8]' --output-name logits -o $(@D) \
 	  --to onnx --data $(MODELS)/digits_nchw.npz
 
 $(DEMO)/sklearn_mlp/modelpack.yaml: $(MODELS)/sklearn_mlp.ready
-	$(MODELPACK) convert $(MODELS)/sklearn_mlp.skops -o $(@D) \
+	$(MODELPACK) convert --quiet $(MODELS)/sklearn_mlp.skops -o $(@D) \
 	  --to onnx --data $(MODELS)/breast_cancer.csv
 
 # Calibrated on training samples, gated on test samples: at most one point of accuracy.
@@ -84,15 +84,15 @@ TEST_torch_cnn := $(MODELS)/digits_nchw.npz
 TEST_sklearn_mlp := $(MODELS)/breast_cancer.csv
 
 $(DEMO)/%/quantized: $(DEMO)/%/modelpack.yaml
-	$(MODELPACK) quantize $(@D) -o $(@D) --scheme static-int8 \
+	$(MODELPACK) quantize --quiet $(@D) -o $(@D) --scheme static-int8 \
 	  --calibration $(CALIBRATION_$*) --data $(TEST_$*) --metric accuracy --max-drop 0.01
-	$(MODELPACK) quantize $(@D) -o $(@D) --scheme float16 \
+	$(MODELPACK) quantize --quiet $(@D) -o $(@D) --scheme float16 \
 	  --data $(TEST_$*) --metric accuracy --max-drop 0.01
 	touch $@
 
 $(DEMO)/%/validation.json: $(DEMO)/%/quantized
-	$(MODELPACK) validate $(@D) --data $(TEST_$*) --bench --json > $@
+	$(MODELPACK) validate --quiet $(@D) --data $(TEST_$*) --bench --json > $@
 
 $(DEMO)/%.tar: $(DEMO)/%/validation.json
-	$(MODELPACK) package $(<D) -o $@ --layout archive
-	$(MODELPACK) validate $@ --json > /dev/null
+	$(MODELPACK) package --quiet $(<D) -o $@ --layout archive
+	$(MODELPACK) validate --quiet $@ --json > /dev/null

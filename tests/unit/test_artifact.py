@@ -22,6 +22,7 @@ from modelpack.artifact import (
     ModelRef,
     detect,
     digest_file,
+    encoding_of,
     files_of,
     measure,
 )
@@ -122,7 +123,7 @@ def test_content_and_not_the_suffix_tells_the_encoding(
 
 
 def test_every_encoding_of_a_file_is_covered_here() -> None:
-    assert set(EXPECTED.values()) == set(Encoding) - {Encoding.PYTHON}
+    assert set(EXPECTED.values()) == set(Encoding) - {Encoding.PYTHON, Encoding.OTHER}
 
 
 def test_every_encoding_of_a_single_model_has_a_format() -> None:
@@ -130,7 +131,14 @@ def test_every_encoding_of_a_single_model_has_a_format() -> None:
         Encoding.SAFETENSORS,
         Encoding.MODELPACK,
         Encoding.ARCHIVE,
+        Encoding.OTHER,
     }
+
+
+def test_the_encoding_of_an_artifact_follows_from_its_format() -> None:
+    assert encoding_of("onnx") is Encoding.ONNX
+    assert encoding_of("savedmodel") is Encoding.SAVEDMODEL
+    assert encoding_of("format-of-a-plugin") is Encoding.OTHER
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])

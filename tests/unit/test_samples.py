@@ -15,11 +15,15 @@ from hypothesis.extra import numpy as hnp
 from modelpack.errors import InputError
 from modelpack.samples import SIZES, dtype_of, generate, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DType, Signature, TensorSpec
-from modelpack.steps import Range
+from modelpack.steps import Description, Range
 
 
 def signature(*inputs: str) -> Signature:
     return Signature(tuple(map(TensorSpec.parse, inputs)), ())
+
+
+def feeds(it: Signature, seed: int = 0, **facts: Any) -> list[dict[str, Any]]:
+    return generate(Description(it, **facts), seed=seed)
 
 
 def round_trip(tmp_path: Path, case: dict[str, Any], *specs: TensorSpec) -> dict[str, Any]:
@@ -187,12 +191,12 @@ def test_dtypes_no_model_takes_are_refused(dtype: str) -> None:
 
 
 def test_one_dynamic_dimension_takes_each_size_in_turn() -> None:
-    cases = generate(signature("x:float32[batch,3]"), {}, seed=0)
+    cases = feeds(signature("x:float32[batch,3]"))
     assert [case["x"].shape for case in cases] == [(1, 3), (2, 3), (5, 3), (16, 3)]
 
 
 def test_dimensions_of_one_name_have_one_size_and_others_another() -> None:
-    cases = generate(signature("a:float32[n,m]", "b:int64[n,4,m]"), {}, seed=0)
+    cases = feeds(signature("a:float32[n,m]", "b:int64[n,4,m]"))
     for case in cases:
         n, m = case["a"].shape
         assert case["b"].shape == (n, 4, m)
@@ -201,31 +205,31 @@ def test_dimensions_of_one_name_have_one_size_and_others_another() -> None:
 
 
 def test_unknown_dimensions_get_a_size() -> None:
-    cases = generate(signature("x:float32[?,?,3]"), {}, seed=0)
+    cases = feeds(signature("x:float32[?,?,3]"))
     assert [case["x"].shape for case in cases] == [(n, 2, 3) for n in SIZES]
 
 
 def test_static_shapes_and_empty_dimensions_are_kept() -> None:
-    for case in generate(signature("x:float32[2,0]", "y:int8[4]"), {}, seed=0):
+    for case in feeds(signature("x:float32[2,0]", "y:int8[4]")):
         assert case["x"].shape == (2, 0)
         assert case["y"].shape == (4,)
 
 
 def test_an_input_of_unknown_rank_cannot_be_made_up() -> None:
     with pytest.raises(InputError, match="'x' has unknown rank") as caught:
-        generate(signature("x:float32"), {}, seed=0)
+        feeds(signature("x:float32"))
     assert "--input 'x:float32[...]'" in caught.value.hint
 
 
 @pytest.mark.parametrize("dtype", list(DType))
 def test_values_have_the_dtype_of_the_input(dtype: DType) -> None:
-    for case in generate(signature(f"x:{dtype}[n,3]"), {}, seed=0):
+    for case in feeds(signature(f"x:{dtype}[n,3]")):
         assert case["x"].dtype == numpy_dtype(dtype)
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DType if dtype is not DType.STRING])
 def test_scalars_can_be_generated(dtype: DType) -> None:
-    case = generate(signature(f"x:{dtype}[]"), {}, seed=0)[0]
+    case = feeds(signature(f"x:{dtype}[]"))[0]
     assert (case["x"].shape, case["x"].dtype) == ((), numpy_dtype(dtype))
 
 
@@ -233,21 +237,21 @@ def test_the_same_seed_gives_the_same_values_and_another_gives_others(tmp_path: 
     it = signature("x:float32[n,3]", "i:int64[n]", "s:string[n]", "b:bool[n]")
     ranges = {"i": Range((0.0,), (1e6,))}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        write_cases(tmp_path / name, generate(it, ranges, seed=seed, accepts_nan=True))
+        write_cases(tmp_path / name, feeds(it, seed, ranges=ranges, accepts_nan=True))
     first, second, third = ((tmp_path / name).read_bytes() for name in "abc")
     assert first == second
     assert first != third
 
 
 def test_values_differ_between_cases_and_inputs() -> None:
-    cases = generate(signature("a:float32[4,4]", "b:float32[4,4]"), {}, seed=0)
+    cases = feeds(signature("a:float32[4,4]", "b:float32[4,4]"))
     drawn = [case[name].tobytes() for case in cases for name in ("a", "b")]
     assert len(set(drawn)) == len(drawn)
 
 
 def all_values(it: Signature, ranges: dict[str, Range]) -> Any:
-    cases = generate(it, ranges, seed=3)
-    return np.concatenate([case["x"].reshape(-1, *case["x"].shape[2:]) for case in cases])
+    cases = feeds(it, 3, ranges=ranges)
+    return np.concatenate([case["x"] for case in cases])
 
 
 def test_floats_fill_the_range_of_their_column() -> None:
@@ -281,13 +285,20 @@ def test_strings_come_from_the_known_categories() -> None:
     assert set(values.ravel().tolist()) == {"red", "blue"}
 
 
-def test_booleans_take_both_values() -> None:
-    assert set(all_values(signature("x:bool[n,20]"), {}).ravel().tolist()) == {True, False}
+def test_booleans_take_both_values_and_no_mask_hides_everything() -> None:
+    masks = all_values(signature("x:bool[n,20]"), {})
+    assert set(masks[:, 1:].ravel().tolist()) == {True, False}
+    assert masks.any(axis=-1).all()
+
+
+def test_sizes_stay_within_the_bounds_of_a_dimension() -> None:
+    cases = feeds(signature("x:float32[n,seq]"), dim_bounds={"n": (2, 4), "seq": (1, 8)})
+    assert [case["x"].shape for case in cases] == [(2, 2), (2, 5), (4, 8), (4, 1)]
 
 
 def test_a_last_case_has_missing_values_where_they_are_accepted() -> None:
     it = signature("x:float32[n,9]", "i:int64[n,9]", "s:string[n]")
-    without, with_nan = (generate(it, {}, seed=0, accepts_nan=nan) for nan in (False, True))
+    without, with_nan = (feeds(it, accepts_nan=nan) for nan in (False, True))
     assert len(with_nan) == len(without) + 1
     assert not any(np.isnan(case["x"]).any() for case in without)
     last = with_nan[-1]
