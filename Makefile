@@ -29,7 +29,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(READY) $(MODELS)/keras_cnn.ready
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/conversion.py $(MODELS)
 

@@ -109,6 +109,26 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class Golden:
+    """Inputs with the source's own outputs, for validating anywhere without the framework.
+
+    Attributes:
+        path: an ``.npz`` beside the manifest, with members ``<case>/inputs/<name>`` and
+            ``<case>/outputs/<name>``.
+        digest: ``sha256:`` and the hex digest of the file.
+        cases: number of cases.
+        origin: ``generated`` from the signature, or ``data`` that the user gave.
+        seed: of the generator.
+    """
+
+    path: str
+    digest: str
+    cases: int
+    origin: str = "generated"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """One model in one format, as the manifest records it.
 
@@ -127,6 +147,8 @@ class Artifact:
         sidecars: names of further files in its directory that belong to it (external data).
         parity: the verdict against the source.
         quantization: present when the artifact was quantized.
+        golden: samples of its own, where the common ones do not suit it: a calibrated
+            artifact is only right on inputs like those it was calibrated on.
     """
 
     path: str
@@ -142,6 +164,7 @@ class Artifact:
     sidecars: tuple[str, ...] = ()
     parity: ParityReport = field(default_factory=lambda: unverified("not compared"))
     quantization: Quantization | None = None
+    golden: Golden | None = None
 
 
 # --- digests -------------------------------------------------------------------------

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from modelpack.artifact import digest_file
+from modelpack.artifact import Golden, digest_file
 from modelpack.errors import ManifestError
-from modelpack.manifest import Golden
 from modelpack.samples import Case, read_cases, write_cases
 from modelpack.signature import Signature
+
+# How many rows of the user's data are kept: enough to tell, small enough to ship.
+GOLDEN_ROWS = 32
 
 _INPUTS, _OUTPUTS = "inputs/", "outputs/"
 
@@ -30,6 +32,20 @@ class Evidence:
     outputs: Sequence[Case]
     origin: str
     reference: str
+
+    def head(self, rows: int) -> Evidence:
+        """The first cases with at most this many rows together, the last one cut to fit."""
+        cases: list[Case] = []
+        outputs: list[Case] = []
+        left = rows
+        for case, answer in zip(self.cases, self.outputs, strict=True):
+            size = len(next(iter(case.values())))
+            if left <= 0:
+                break
+            cases.append({name: array[:left] for name, array in case.items()})
+            outputs.append({name: array[:left] for name, array in answer.items()})
+            left -= size
+        return replace(self, cases=cases, outputs=outputs)
 
     def accepted_by(self, signature: Signature) -> Evidence:
         """The part whose feeds fit the static dimensions of a signature; may be empty."""

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from modelpack.artifact import MANIFEST_NAME, Artifact, digest_file, measure
+from modelpack.artifact import MANIFEST_NAME, Artifact, Golden, digest_file, measure
 from modelpack.errors import ManifestError
 from modelpack.signature import Signature
 
@@ -42,26 +42,6 @@ class Source:
     digest: str = ""
     weights: dict[str, str] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """Inputs with the source's own outputs, for validating anywhere without the framework.
-
-    Attributes:
-        path: an ``.npz`` beside the manifest, with members ``<case>/inputs/<name>`` and
-            ``<case>/outputs/<name>``.
-        digest: ``sha256:`` and the hex digest of the file.
-        cases: number of cases.
-        origin: ``generated`` from the signature, or ``data`` that the user gave.
-        seed: of the generator.
-    """
-
-    path: str
-    digest: str
-    cases: int
-    origin: str = "generated"
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +80,18 @@ class Manifest:
     def signature_of(self, artifact: Artifact) -> Signature:
         """Return the signature of an artifact, with the dimensions it fixes."""
         return self.signature(artifact.signature).with_dims(artifact.fixed_dims)
+
+    def golden_of(self, artifact: Artifact) -> Golden | None:
+        """Return the golden samples an artifact is compared with: its own, or the common ones."""
+        return artifact.golden or self.golden
+
+    def goldens(self) -> tuple[Golden, ...]:
+        """Every file of golden samples: the common one, then those of artifacts."""
+        return tuple(
+            golden
+            for golden in (self.golden, *(item.golden for item in self.artifacts))
+            if golden is not None
+        )
 
     def with_artifacts(self, *artifacts: Artifact) -> Manifest:
         """Return the manifest with artifacts added, replacing those of the same paths."""
@@ -206,7 +198,7 @@ def _check(manifest: Manifest, where: str) -> None:
         manifest.signature(artifact.signature)
     paths = [artifact.path for artifact in manifest.artifacts]
     paths += [name for artifact in manifest.artifacts for name in artifact.sidecars]
-    paths += [manifest.golden.path] if manifest.golden else []
+    paths += [golden.path for golden in manifest.goldens()]
     for path in paths:
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\\" in path:
@@ -313,11 +305,11 @@ def verify(manifest: Manifest, root: Path) -> None:
             wrong.append(f"{artifact.path} is missing")
         elif measure(path, artifact.sidecars)[0] != artifact.digest:
             wrong.append(f"{artifact.path} is not what the manifest recorded")
-    if manifest.golden is not None:
-        golden = root / manifest.golden.path
-        if not golden.is_file():
-            wrong.append(f"{manifest.golden.path} is missing")
-        elif digest_file(golden) != manifest.golden.digest:
-            wrong.append(f"{manifest.golden.path} is not what the manifest recorded")
+    for golden in manifest.goldens():
+        file = root / golden.path
+        if not file.is_file():
+            wrong.append(f"{golden.path} is missing")
+        elif digest_file(file) != golden.digest:
+            wrong.append(f"{golden.path} is not what the manifest recorded")
     if wrong:
         raise ManifestError("integrity: " + "; ".join(wrong), hint="convert again from the source")

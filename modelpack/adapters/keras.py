@@ -111,8 +111,9 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     _check_input_names(signature)
     module = tf.Module()
     try:
-        module.serve = _function(loaded, signature)
-        concrete = module.serve.get_concrete_function()
+        # Were the function an attribute of the module, saving would trace it once more,
+        # beyond the reach of _plain_convolution, and write it twice.
+        concrete = _function(loaded, signature)
     except ModelpackError:
         raise
     except Exception as error:
@@ -574,7 +575,7 @@ def _output_leaves(
 
 
 def _function(loaded: _Loaded, signature: Signature) -> Any:
-    """The model as a function of flat, named tensors that returns a dict of named tensors."""
+    """The model traced as a function of flat, named tensors that returns a dict of them."""
     import tensorflow as tf
 
     def serve(*flat: Any) -> dict[str, Any]:
@@ -584,8 +585,7 @@ def _function(loaded: _Loaded, signature: Signature) -> Any:
 
     function = tf.function(serve, input_signature=_tensor_specs(tf, signature.inputs))
     with _plain_convolution():
-        function.get_concrete_function()
-    return function
+        return function.get_concrete_function()
 
 
 def _tensor_specs(tf: Any, inputs: tuple[TensorSpec, ...]) -> list[Any]:

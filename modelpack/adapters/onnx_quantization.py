@@ -29,6 +29,9 @@ _QUANTIZED_OPS = {
     "ConvInteger",
 }
 
+# The type of tensors that shape inference does not reach: those behind ops of ai.onnx.ml.
+_DEFAULT_TYPE = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+
 # Ops with weights that the int8 schemes of ONNX Runtime cover, per its documentation.
 _WEIGHTED_OPS = {
     "Attention",
@@ -59,15 +62,18 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
         raise QuantizationError(f"'{source.path.name}' is already quantized")
     if request.scheme != "float16" and not present & _WEIGHTED_OPS:
         raise _nothing_to_quantize(source, model, request.scheme)
+    # Shapes that the exporter noted contradict the graph once weights are transposed or
+    # halved; the quantizers infer them afresh.
+    del model.graph.value_info[:]
     work = Path(target).parent / "work"
     work.mkdir()
     options: dict[str, Any] = {}
     if request.scheme == "float16":
         result = _float16(model)
     elif request.scheme == "dynamic-int8":
-        result, options = _dynamic(_prepared(source, work), work)
+        result, options = _dynamic(_prepared(model, work), work)
     else:
-        result, options = _static(source, _prepared(source, work), request, work)
+        result, options = _static(source, _prepared(model, work), request, work)
     if not _changed(model, result):
         raise _nothing_to_quantize(source, model, request.scheme)
     assert source.signature is not None
@@ -97,17 +103,24 @@ def _changed(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
     return quantized or halved
 
 
-def _prepared(source: ModelRef, work: Path) -> Path:
+def _prepared(model: onnx.ModelProto, work: Path) -> Path:
     """The model with shapes inferred and BatchNormalization folded, as the quantizers need it."""
-    prepared = work / "prepared.onnx"
+    plain, prepared = work / "plain.onnx", work / "prepared.onnx"
+    onnx.save(model, plain)
     # The symbolic shape inference needs sympy and adds nothing for the ops quantized here.
-    quant_pre_process(source.location, str(prepared), skip_symbolic_shape=True)
+    quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     return prepared
 
 
 def _dynamic(prepared: Path, work: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
     quantized = work / "dynamic.onnx"
-    ort.quantize_dynamic(prepared, quantized, per_channel=True, weight_type=ort.QuantType.QInt8)
+    ort.quantize_dynamic(
+        prepared,
+        quantized,
+        per_channel=True,
+        weight_type=ort.QuantType.QInt8,
+        extra_options=_DEFAULT_TYPE,
+    )
     return load(quantized), {"per_channel": True, "weight_type": "int8"}
 
 
@@ -141,6 +154,7 @@ def _static(
         activation_type=ort.QuantType.QInt8,
         weight_type=ort.QuantType.QInt8,
         calibrate_method=ort.CalibrationMethod.MinMax,
+        extra_options=_DEFAULT_TYPE,
     )
     options = {
         "format": "QDQ",
@@ -153,9 +167,13 @@ def _static(
 
 
 def _float16(model: onnx.ModelProto) -> onnx.ModelProto:
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers import float16
 
-    result = ONNXModel(convert_float_to_float16(model, keep_io_types=True))
+    # ONNX Runtime 1.31 segfaults on the CPU while it moves float16 Transpose nodes around.
+    kept = [*float16.DEFAULT_OP_BLOCK_LIST, "Transpose"]
+    result = ONNXModel(
+        float16.convert_float_to_float16(model, keep_io_types=True, op_block_list=kept)
+    )
     result.topological_sort()  # the converter appends its Cast nodes at the end
     sorted_model: onnx.ModelProto = result.model
     return sorted_model

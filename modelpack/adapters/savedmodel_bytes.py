@@ -39,6 +39,7 @@ def canonicalize_functions(graph: Any) -> _Names:
     library = graph.library
     names = _Names([function.signature.name for function in library.function])
     for function in library.function:
+        _name_captures(function)
         for attributes in function.arg_attr.values():
             # Captured tensors are "called" by their number within the process.
             if attributes.attr["_user_specified_name"].s.isdigit():
@@ -54,6 +55,27 @@ def canonicalize_functions(graph: Any) -> _Names:
     del library.function[:]
     library.function.extend(copies)
     return names
+
+
+def _name_captures(function: Any) -> None:
+    """Name the variables that a function captures by position, in its own scope.
+
+    TensorFlow calls some of them by their number within the process.
+    """
+    from tensorflow.core.framework import types_pb2
+
+    taken = {node.name for node in function.node_def}
+    taken |= {argument.name for argument in function.signature.input_arg}
+    names: dict[str, str] = {}
+    for position, argument in enumerate(function.signature.input_arg):
+        new = f"captured_{position}"
+        if argument.type == types_pb2.DT_RESOURCE and new not in taken:
+            names[argument.name] = new
+            argument.name = new
+    for node in function.node_def:
+        node.input[:] = [names.get(item, item) for item in node.input]
+    for key in list(function.ret):
+        function.ret[key] = names.get(function.ret[key], function.ret[key])
 
 
 def _number(name: str) -> int:

@@ -1,7 +1,5 @@
 """The commands. Each one parses its options, calls one verb, and renders what it returns."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -81,7 +79,9 @@ def _drop_stdout() -> None:
 def _command(manner: Manner) -> Iterator[None]:
     """Show progress, and turn errors into messages and exit codes."""
     try:
-        with terminal.speaking(manner):
+        from modelpack.cli.progress import speaking
+
+        with speaking(manner):
             yield
     except ModelpackError as error:
         raise typer.Exit(terminal.report_error(error, manner)) from None

@@ -1,16 +1,21 @@
-"""Options shared by several commands, and the parsing of their values."""
+"""Options shared by several commands, and the parsing of their values.
+
+Imported by `modelpack --help`, so the types of the values are imported where they are made.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from modelpack.errors import InputError
-from modelpack.signature import TensorSpec
-from modelpack.worker import Limits
+
+if TYPE_CHECKING:
+    from modelpack.signature import TensorSpec
+    from modelpack.worker import Limits
 
 # What users see for common options comes last in --help, under its own heading.
 _COMMON = "Common options"
@@ -106,6 +111,8 @@ def limits(timeout: float | None, memory_limit: str) -> Limits:
     Raises:
         InputError: the memory limit is no size.
     """
+    from modelpack.worker import Limits
+
     given = Limits(memory=parse_size(memory_limit) if memory_limit else None)
     return given if timeout is None else Limits(timeout, given.memory)
 
@@ -129,4 +136,6 @@ def specs(texts: list[str] | None) -> tuple[TensorSpec, ...]:
     Raises:
         InputError: one of them is malformed.
     """
+    from modelpack.signature import TensorSpec
+
     return tuple(TensorSpec.parse(text) for text in texts or ())

@@ -1,27 +1,19 @@
-"""What a command says while it works and when it fails: standard error, and JSON on request.
+"""Where a command speaks: results on standard output, everything else on standard error.
 
-Results go to standard output. Everything else - progress, warnings, errors - goes to
-standard error: a spinner on a terminal, plain lines elsewhere.
+Imported by `modelpack --help`, so what only some commands need is imported where it is used.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import signal
 import sys
-import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelpack.errors import InputError, ModelpackError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 _LOG_LINES = 20
 _PIPE_WIDTH = 200
@@ -29,8 +21,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _TERMINATED = 143  # 128 + SIGTERM
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(NamedTuple):
     """How a command speaks: the common options of all commands."""
 
     json: bool = False
@@ -63,57 +54,12 @@ def print_json(document: Any) -> None:
     sys.stdout.write(text + "\n")
 
 
-@contextlib.contextmanager
-def speaking(manner: Manner) -> Iterator[None]:
-    """Show what the verbs log while the body runs."""
-    logger = logging.getLogger("modelpack")
-    logger.setLevel(logging.DEBUG if manner.verbose else logging.INFO)
-    console = stderr()
-    with _progress(console, manner) as progress:
-        handler = _Lines(console, manner, progress)
-        logger.addHandler(handler)
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
-
-
-@contextlib.contextmanager
-def _progress(console: Console, manner: Manner) -> Iterator[Progress | None]:
-    if manner.quiet or manner.verbose or not console.is_terminal or os.environ.get("CI"):
-        yield None
-        return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task("starting", total=None)
-        yield progress
-
-
-class _Lines(logging.Handler):
-    """Warnings as lines; progress as the spinner's text, or as lines where there is none."""
-
-    def __init__(self, console: Console, manner: Manner, progress: Progress | None) -> None:
-        super().__init__()
-        self._console = console
-        self._quiet = manner.quiet
-        self._progress = progress
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if record.levelno >= logging.WARNING:
-            self._console.print(f"warning: {message}", style="yellow")
-        elif self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], description=message)
-        elif not self._quiet:
-            self._console.print(message, style="dim")
-
-
 def report_error(error: ModelpackError, manner: Manner) -> int:
     """Say what went wrong, and return the exit code."""
     console = stderr()
     if manner.debug:
+        import traceback
+
         traceback.print_exception(error)
     if manner.json:
         kind = type(error).__name__

@@ -131,6 +131,4 @@ def evidence(package: Package, artifact: Artifact, path: str) -> dict[str, Path]
     written = package.scratch / f"{artifact.format}-{MANIFEST_NAME}"
     written.write_text(dump(manifest), encoding="utf-8")
     files = {MANIFEST_NAME: written}
-    if manifest.golden is not None:
-        files[manifest.golden.path] = package.root / manifest.golden.path
-    return files
+    return files | {golden.path: package.root / golden.path for golden in manifest.goldens()}

@@ -16,8 +16,7 @@ def arrange(package: Package, options: LayoutOptions) -> dict[str, Path]:
     members = {item.path: package.root / item.path for item in manifest.artifacts}
     for item in manifest.artifacts:
         members |= {name: package.root / name for name in item.sidecars}
-    if manifest.golden is not None:
-        members[manifest.golden.path] = package.root / manifest.golden.path
+    members |= {golden.path: package.root / golden.path for golden in manifest.goldens()}
     written = package.scratch / "archived-manifest.yaml"
     written.write_text(dump(manifest), encoding="utf-8")
     members[MANIFEST_NAME] = written

@@ -20,7 +20,7 @@ from modelpack import datasets, golden
 from modelpack.artifact import Artifact, ModelRef, Step, encoding_of, measure
 from modelpack.compare import Judgement, compare, tolerance_for
 from modelpack.errors import ContractError, InputError, ParityError
-from modelpack.golden import Evidence
+from modelpack.golden import GOLDEN_ROWS, Evidence
 from modelpack.manifest import SCHEMA_VERSION, Manifest
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
@@ -45,7 +45,6 @@ from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
 
-GOLDEN_ROWS = 32
 FRAMEWORKS = ("keras", "torch", "sklearn")
 
 

@@ -19,7 +19,7 @@ from modelpack.artifact import (
 )
 from modelpack.compare import Judgement, compare, tolerance_for
 from modelpack.errors import ContractError, InputError, QuantizationError
-from modelpack.golden import Evidence
+from modelpack.golden import GOLDEN_ROWS, Evidence
 from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, verify
 from modelpack.metrics import drop, evaluate, metric_for
 from modelpack.output import check_writable
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 SCHEMES = ("dynamic-int8", "static-int8", "float16")
 CALIBRATED = ("static-int8",)
 CALIBRATION_ROWS = 1000
+_COMMON_SAMPLES = "golden samples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,9 @@ def quantize(model: str, output: Path, options: QuantizeOptions) -> Manifest:
         results: list[Artifact] = []
         files: dict[str, Path] = {}
         for subject in subjects:
-            artifact, file = _quantize_one(pool, subject, output, options)
+            artifact, made = _quantize_one(pool, subject, output, options)
             results.append(artifact)
-            files[artifact.path] = file
+            files |= made
         problems = [problem for item in results if (problem := _problem(item, options))]
         if problems and not options.keep_failed:
             raise QuantizationError(
@@ -203,7 +204,7 @@ def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Pat
 
 def _quantize_one(
     pool: WorkerPool, subject: _Subject, output: Path, options: QuantizeOptions
-) -> tuple[Artifact, Path]:
+) -> tuple[Artifact, dict[str, Path]]:
     ref = subject.opened.ref
     assert ref.signature is not None
     path = _result_path(ref, output, options.scheme)
@@ -231,7 +232,8 @@ def _quantize_one(
     broken = differences(ref.signature, found.signature)
     if broken:
         raise ContractError("quantization did not keep the signature: " + "; ".join(broken))
-    report = _loss(pool, subject, product, options)
+    evidence = _evidence(pool, subject, options)
+    report = _loss(pool, product, evidence, options)
     digest, size = measure(target)
     metric = _metric(pool, ref, product, options)
     source_size = measure(ref.path, subject.opened.description.sidecars)[1]
@@ -256,7 +258,13 @@ def _quantize_one(
             size_ratio=round(size / source_size, 3),
         ),
     )
-    return artifact, target
+    files = {path: target}
+    if evidence.origin != _COMMON_SAMPLES and evidence.cases:
+        name = f"{path}.golden.npz"
+        files[name] = folder / "golden.npz"
+        kept = golden.write(files[name], name, evidence.head(GOLDEN_ROWS), options.seed)
+        artifact = replace(artifact, golden=kept)
+    return artifact, files
 
 
 def _result_path(ref: ModelRef, output: Path, scheme: str) -> str:
@@ -279,12 +287,10 @@ def _calibration(pool: WorkerPool, ref: ModelRef, options: QuantizeOptions) -> t
 
 
 def _loss(
-    pool: WorkerPool, subject: _Subject, product: ModelRef, options: QuantizeOptions
+    pool: WorkerPool, product: ModelRef, evidence: Evidence, options: QuantizeOptions
 ) -> ParityReport:
     """Compare the quantized artifact with the float one."""
-    ref = subject.opened.ref
-    assert ref.signature is not None
-    evidence = _evidence(pool, subject, options)
+    assert product.signature is not None
     if not evidence.cases:
         return unverified("no sample fits the artifact's fixed dimensions")
     log.info("comparing the quantized artifact with the float one")
@@ -296,7 +302,7 @@ def _loss(
         reference=evidence.reference,
         runtime=result.runtime,
     )
-    return compare(ref.signature, evidence.outputs, outputs, judgement)
+    return compare(product.signature, evidence.outputs, outputs, judgement)
 
 
 def _evidence(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> Evidence:
@@ -310,7 +316,7 @@ def _evidence(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> 
         cases, origin = samples.batches(), "data"
     elif subject.manifest is not None and subject.manifest.golden is not None:
         kept = golden.read(subject.manifest.golden, subject.root, signature)
-        cases, origin = list(kept.accepted_by(signature).cases), "golden samples"
+        cases, origin = list(kept.accepted_by(signature).cases), _COMMON_SAMPLES
     else:
         cases, origin = generate(subject.opened.description, seed=options.seed), "generated"
     outputs = run_cases(pool, ref, cases)[0] if cases else []
@@ -377,7 +383,11 @@ def _write(
 ) -> Manifest:
     manifest = _based_on(subject).with_artifacts(*results)
     entry = manifest.golden
-    if entry is not None:
+    if single_format(output) and results[0].golden is not None:
+        # One file needs one set of samples: its own, which is under the common name already.
+        alone = replace(results[0], golden=None)
+        manifest = replace(manifest, golden=results[0].golden).with_artifacts(alone)
+    elif entry is not None:
         name = golden_name(output)
         files = {**files, name: subject.root / entry.path}
         manifest = replace(manifest, golden=replace(entry, path=name))

@@ -265,10 +265,12 @@ def _evidence(
     options: ValidateOptions,
 ) -> Evidence | None:
     if reference is None:
-        if subject.manifest is None or subject.manifest.golden is None:
+        if subject.manifest is None or subject.artifact is None:
             return None
-        kept = golden.read(subject.manifest.golden, subject.root, signature)
-        return kept.accepted_by(signature)
+        entry = subject.manifest.golden_of(subject.artifact)
+        if entry is None:
+            return None
+        return golden.read(entry, subject.root, signature).accepted_by(signature)
     if options.data is not None:
         samples = datasets.read(options.data, signature)
         cases, origin = samples.batches(), "data"

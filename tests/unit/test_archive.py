@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
@@ -134,7 +135,7 @@ def test_directory_members_of_other_writers_are_accepted(tmp_path: Path) -> None
 def test_a_tar_of_something_else_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "m.tar", "w") as stream:
         stream.addfile(tarfile.TarInfo("readme"))
-    with pytest.raises(InputError, match="without modelpack.yaml"):
+    with pytest.raises(InputError, match=r"without modelpack\.yaml"):
         archive.extract(tmp_path / "m.tar", tmp_path / "out")
 
 
@@ -155,7 +156,7 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path: Path, content: bytes) -> Non
 def test_a_truncated_archive_is_refused(tmp_path: Path, keep: int) -> None:
     file = tar(tmp_path / "m.tar", entry("large"), content=bytes(2000))
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(InputError, match="truncated|without modelpack.yaml"):
+    with pytest.raises(InputError, match=r"truncated|without modelpack\.yaml"):
         archive.extract(file, tmp_path / "out")
 
 
@@ -169,8 +170,6 @@ def test_one_damaged_byte_gives_a_result_or_a_typed_error(
     content = bytearray(file.read_bytes())
     content[position] ^= change
     file.write_bytes(content)
-    try:
+    with contextlib.suppress(InputError):
         archive.extract(file, place / "out")
-    except InputError:
-        pass
     assert {path.name for path in place.iterdir()} <= {"m.tar", "out"}

@@ -96,7 +96,7 @@ def test_shards_must_hold_the_same_arrays(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_shards_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no .npz shards"):
+    with pytest.raises(InputError, match=r"holds no \.npz shards"):
         read(tmp_path, X)
 
 
@@ -134,12 +134,12 @@ def test_text_labels_are_objects(tmp_path: Path) -> None:
 
 def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:
     file = npz(tmp_path / "d.npz", a=ROWS, b=ROWS[:3])
-    with pytest.raises(InputError, match="different lengths: {'a': 5, 'b': 3}"):
+    with pytest.raises(InputError, match=r"different lengths: \{'a': 5, 'b': 3\}"):
         read(file, signature("a:float32[n,2]", "b:float32[n,2]"))
 
 
 def test_too_few_labels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="different lengths: {'x': 5, 'labels': 4}"):
+    with pytest.raises(InputError, match=r"different lengths: \{'x': 5, 'labels': 4\}"):
         read(npz(tmp_path / "d.npz", x=ROWS, y=np.arange(4)), X)
 
 
@@ -169,7 +169,7 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_of_another_kind_are_refused(tmp_path: Path, spec: str, array: Any) -> None:
-    with pytest.raises(InputError, match="takes|not supported"):
+    with pytest.raises(InputError, match=r"takes|not supported"):
         read(npz(tmp_path / "d.npz", x=array), signature(spec))
 
 
@@ -191,8 +191,15 @@ def test_integers_that_do_not_fit_are_refused(tmp_path: Path, dtype: str, values
 
 @pytest.mark.parametrize(
     ("given", "wanted"),
-    [("float64", "float32"), ("float32", "float64"), ("int64", "float32"), ("bool", "float32")]
-    + [("uint8", "int64"), ("int64", "uint8"), ("float32", "float16")],
+    [
+        ("float64", "float32"),
+        ("float32", "float64"),
+        ("int64", "float32"),
+        ("bool", "float32"),
+        ("uint8", "int64"),
+        ("int64", "uint8"),
+        ("float32", "float16"),
+    ],
 )
 def test_numbers_are_cast_where_nothing_is_lost(tmp_path: Path, given: str, wanted: str) -> None:
     array = np.array([[0, 1], [1, 0]]).astype(given)
@@ -286,7 +293,7 @@ def test_a_fixed_batch_size_is_kept_and_the_rest_is_dropped(tmp_path: Path) -> N
 
 
 def test_fewer_samples_than_a_fixed_batch_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="takes 4 samples at once; 'd.npz' has 3"):
+    with pytest.raises(InputError, match=r"takes 4 samples at once; 'd\.npz' has 3"):
         many(tmp_path, 3, "x:float32[4,2]")
 
 

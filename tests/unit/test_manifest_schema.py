@@ -44,7 +44,7 @@ def test_every_manifest_that_is_written_fits_the_schema(manifest: Manifest) -> N
 
 
 def damaged(path: str, value: Any) -> Any:
-    """The small manifest as a document with the field at a dotted path set, or removed by ``...``."""
+    """The small manifest as a document, with one field set, or removed by ``...``."""
     document = plain(SMALL)
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     here = document

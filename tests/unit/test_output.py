@@ -64,7 +64,7 @@ def test_a_new_directory_gets_everything(tmp_path: Path, made: dict[str, Path]) 
     root.parent.mkdir()
     publish(root, made)
     assert tree(root) == MADE
-    assert os.listdir(root.parent) == ["out"]
+    assert list(root.parent.iterdir()) == [root]
 
 
 def test_what_was_made_is_copied_and_not_moved(tmp_path: Path, made: dict[str, Path]) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ def shortest_length(pairs: list[str], source: str, target: str) -> int | None:
     """By brute force over all walks, shortest first."""
     for length in range(1, 6):
         for walk in product(pairs, repeat=length):
-            linked = all(one[1] == two[0] for one, two in zip(walk, walk[1:], strict=False))
+            linked = all(one[1] == two[0] for one, two in pairwise(walk))
             if linked and walk[0][0] == source and walk[-1][1] == target:
                 return length
     return None
@@ -217,5 +217,5 @@ def test_a_plugin_of_the_wrong_kind_is_named(plugins: Path) -> None:
         "thing = 'not a format'\n",
         "[modelpack.formats]\nthing = modelpack_wrong_plugin:thing\n",
     )
-    with pytest.raises(ModelpackError, match="'thing' of modelpack.formats is no Format"):
+    with pytest.raises(ModelpackError, match=r"'thing' of modelpack\.formats is no Format"):
         routes.formats()

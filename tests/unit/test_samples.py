@@ -130,7 +130,7 @@ def test_a_fortran_ordered_array_comes_back_with_the_same_values(tmp_path: Path)
 
 def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", **{"0/x": np.array([{"a": 1}], object)})
-    with pytest.raises(InputError, match="cannot read the samples in 'c.npz'"):
+    with pytest.raises(InputError, match=r"cannot read the samples in 'c\.npz'"):
         read_cases(tmp_path / "c.npz")
 
 
@@ -255,13 +255,7 @@ def all_values(it: Signature, ranges: dict[str, Range]) -> Any:
 
 
 def test_floats_fill_the_range_of_their_column() -> None:
-    values = [
-        case["x"]
-        for case in generate(
-            signature("x:float64[n,2]"), {"x": Range((0.0, 100.0), (1.0, 200.0))}, seed=3
-        )
-    ]
-    joined = np.concatenate(values)
+    joined = all_values(signature("x:float64[n,2]"), {"x": Range((0.0, 100.0), (1.0, 200.0))})
     assert (joined[:, 0] >= 0).all()
     assert (joined[:, 0] <= 1).all()
     assert (joined[:, 1] >= 100).all()
