@@ -26,12 +26,13 @@ def write(members: Mapping[str, Path], target: Path) -> None:
         for name, path in members.items()
         for inner, file in files_of(path)
     }
+    epoch = _source_date_epoch()
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as stream:
         for name in sorted(files, key=lambda name: (name != MANIFEST_NAME, name)):
             member = tarfile.TarInfo(name)
             member.size = files[name].stat().st_size
             member.mode = _MODE
-            member.mtime = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+            member.mtime = epoch
             with files[name].open("rb") as content:
                 stream.addfile(member, content)
 
@@ -58,7 +59,7 @@ def extract(path: Path, root: Path) -> None:
                     shutil.copyfileobj(content, out, 1 << 20)
                 if target.stat().st_size != member.size:
                     raise InputError(f"'{path.name}' is truncated: {member.name} is cut off")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise InputError(f"'{path.name}' is truncated or damaged: {error}") from None
     except OSError as error:
         raise InputError(f"cannot unpack '{path.name}': {error.strerror or error}") from None
@@ -66,9 +67,18 @@ def extract(path: Path, root: Path) -> None:
         raise InputError(f"'{path.name}' is a tar archive without {MANIFEST_NAME}")
 
 
+def _source_date_epoch() -> int:
+    """The time of all members: https://reproducible-builds.org/specs/source-date-epoch/."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not text.isascii() or not text.isdigit():
+        raise InputError(f"SOURCE_DATE_EPOCH is '{text}', not a whole number of seconds")
+    return int(text)
+
+
 def _check_member(path: Path, member: tarfile.TarInfo) -> None:
     parts = PurePosixPath(member.name)
     if parts.is_absolute() or ".." in parts.parts:
         raise InputError(f"'{path.name}' holds '{member.name}', which leaves the archive")
-    if not member.isfile():
+    # A sparse file of a few bytes can claim to be of any size.
+    if not member.isfile() or member.issparse():
         raise InputError(f"'{path.name}' holds '{member.name}', which is not a regular file")

@@ -278,7 +278,7 @@ def _detect_bytes(path: Path, head: bytes, size: int) -> Encoding | None:
         return Encoding.ONNX
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         return Encoding.SAFETENSORS
-    if head[:1] == b"\x80" and head[1] in range(2, 6):
+    if head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
         return Encoding.PICKLE
     if path.suffix in _PICKLE_SUFFIXES and head.startswith((*_COMPRESSED, b"(", b"c", b"]", b"}")):
         return Encoding.PICKLE
@@ -289,7 +289,7 @@ def _detect_zip(path: Path) -> Encoding:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, UnicodeError) as error:
         raise InputError(
             f"'{path}' begins like a zip-based model file but is truncated or damaged: {error}"
         ) from None

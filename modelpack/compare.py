@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelpack.parity import ParityReport, TensorDiff, Tolerance, Verdict
+from modelpack.parity import ParityReport, TensorDiff, Tolerance, Verdict, unverified
 from modelpack.samples import Array, Case
-from modelpack.signature import Meaning, Signature, TensorSpec
+from modelpack.signature import DType, Meaning, Signature, TensorSpec
 
 # Default tolerances by the precision of the candidate's weights; see `Tolerance` for the
 # units. float32 has 2**-24 = 6e-8 relative rounding per operation; measured conversions of
@@ -69,9 +69,9 @@ def compare(
         candidate: outputs of the candidate for the same feeds.
         judgement: how to judge.
     """
-    diffs = []
-    reasons = []
-    for spec in signature.outputs:
+    diffs: list[TensorDiff] = []
+    reasons: list[str] = []
+    for spec in signature.outputs if reference else ():
         problem = _structure(spec, reference, candidate)
         if problem:
             reasons.append(problem)
@@ -81,6 +81,8 @@ def compare(
         reason = _judge(spec, diff, judgement)
         if reason:
             reasons.append(reason)
+    if not reasons and not any(diff.elements for diff in diffs):
+        return unverified("there was nothing to compare")
     return ParityReport(
         verdict=Verdict.FAILED if reasons else Verdict.PASSED,
         reference=judgement.reference,
@@ -107,9 +109,18 @@ def _structure(spec: TensorSpec, reference: Sequence[Case], candidate: Sequence[
                 f"output '{spec.name}' has shape {list(have[spec.name].shape)} where the "
                 f"reference has {list(want[spec.name].shape)} (case {index})"
             )
-        if want[spec.name].dtype.kind in "fV" and have[spec.name].dtype.kind not in "fV":
+        if have[spec.name].dtype.kind not in _kinds(spec.dtype):
             return f"output '{spec.name}' is {have[spec.name].dtype}, not {spec.dtype}"
     return ""
+
+
+def _kinds(dtype: DType) -> str:
+    """NumPy's kinds of arrays that hold a dtype; bfloat16 is a "void" to NumPy."""
+    if dtype.is_float:
+        return "fV"
+    if dtype.is_integer:
+        return "iu"
+    return "b" if dtype is DType.BOOL else "OUST"
 
 
 def _diff(
@@ -129,23 +140,38 @@ def _diff(
     have = np.concatenate([pair[1].ravel() for pair in pairs])
     same = (want == have) | (np.isnan(want) & np.isnan(have))
     finite = np.isfinite(want) & np.isfinite(have)
-    error = np.where(same, 0.0, np.abs(np.where(finite, want - have, np.inf)))
+    with np.errstate(invalid="ignore"):  # inf - inf, which the next line leaves out
+        error = np.where(same, 0.0, np.where(finite, np.abs(want - have), np.inf))
     scale = _scale(want)
     allowed = tolerance.atol * scale + tolerance.rtol * np.abs(np.where(finite, want, 0.0))
     mismatches = int(np.count_nonzero(~same & ~(error <= allowed)))
     finite_error = error[finite | same]
-    spread = float(np.std(want[np.isfinite(want)])) if np.isfinite(want).any() else 0.0
+    spread = _spread(want)
     rms = float(np.sqrt(np.mean(finite_error**2))) if finite_error.size else 0.0
     return TensorDiff(
         name=spec.name,
         max_abs=_rounded(float(error.max(initial=0.0))),
-        max_rel=_rounded(float(error.max(initial=0.0)) / scale if scale else 0.0),
+        max_rel=_rounded(_ratio(float(error.max(initial=0.0)), scale)),
         mean_abs=_rounded(float(error.mean()) if error.size else 0.0),
-        rms_rel=_rounded(rms / spread if spread else (0.0 if rms == 0 else np.inf)),
+        rms_rel=_rounded(_ratio(rms, spread or scale)),
         elements=int(want.size),
         mismatches=mismatches,
         flips=sum(_flips(*pair, tolerance.atol * scale) for pair in pairs),
     )
+
+
+def _spread(values: Array) -> float:
+    """The standard deviation of the finite values, in units of the scale against overflow."""
+    finite = values[np.isfinite(values)]
+    scale = _scale(values)
+    return float(np.std(finite / scale)) * scale if scale else 0.0
+
+
+def _ratio(error: float, unit: float) -> float:
+    """The error in units of the output; any error is infinite where the output is all zero."""
+    if unit:
+        return error / unit
+    return float("inf") if error else 0.0
 
 
 def _scale(values: Array) -> float:
@@ -210,8 +236,8 @@ def _tied_rows(
             continue
         values = scores.astype(np.float64)
         gap = tolerance.atol * _scale(values)
-        if values.ndim == 1:
-            tied: Array = np.abs(values) <= gap
+        if values.ndim == 1 or values.shape[-1] == 1:
+            tied: Array = np.abs(values.reshape(len(values))) <= gap
             return tied
         best = np.sort(values, axis=-1)
         tied = best[..., -1] - best[..., -2] <= gap

@@ -8,7 +8,6 @@ that the signature does not take and that is called ``labels``, ``label``, ``tar
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,31 +30,32 @@ class Dataset:
     Attributes:
         inputs: one array per input, samples along the first axis.
         labels: true labels, one per sample; None when the file has none.
-        batch_rows: how many samples to feed at once.
+        fixed_batch: how many samples the model takes at once; None when any number.
     """
 
     inputs: Case
     labels: Array | None
-    batch_rows: int = BATCH_ROWS
+    fixed_batch: int | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
     def batches(self) -> list[Case]:
-        """The samples in order, ``batch_rows`` at a time."""
-        step = self.batch_rows
+        """The samples in order, in batches."""
+        step = self.fixed_batch or BATCH_ROWS
         return [self._rows(begin, begin + step) for begin in range(0, len(self), step)]
 
     def head(self, rows: int) -> Dataset:
         """The first samples, in whole batches where the batch size is fixed."""
-        kept = max(rows // self.batch_rows * self.batch_rows, min(rows, self.batch_rows))
+        size = self.fixed_batch or 1
+        kept = max(rows // size, 1) * size
         labels = None if self.labels is None else self.labels[:kept]
         return replace(self, inputs=self._rows(0, kept), labels=labels)
 
     def uneven_cases(self, rows: int) -> list[Case]:
         """The first ``rows`` samples as cases of one, of two and of all the other rows."""
-        if self.batch_rows != BATCH_ROWS:
-            return self.head(max(rows, self.batch_rows)).batches()
+        if self.fixed_batch:
+            return self.head(rows).batches()
         end = min(len(self), rows)
         bounds = [0, *(bound for bound in (1, 3) if bound < end), end]
         return [self._rows(*pair) for pair in pairwise(bounds)]
@@ -75,8 +75,10 @@ def read(path: Path, signature: Signature) -> Dataset:
     labels = None
     for name in LABEL_NAMES:
         if name in arrays and name not in {spec.name for spec in signature.inputs}:
-            labels = _labels(arrays.pop(name))
+            labels = _labels(path, arrays.pop(name))
             break
+    if len(signature.inputs) == 1 and len(arrays) == 1 and path.suffix == ".npz":
+        arrays = {signature.inputs[0].name: next(iter(arrays.values()))}
     inputs = {spec.name: _fitted(path, spec, arrays) for spec in signature.inputs}
     sizes = {name: len(array) for name, array in inputs.items()}
     if labels is not None:
@@ -85,18 +87,18 @@ def read(path: Path, signature: Signature) -> Dataset:
         raise InputError(f"'{path.name}' has arrays of different lengths: {sizes}")
     if not min(sizes.values(), default=0):
         raise InputError(f"'{path.name}' holds no samples")
-    return _in_whole_batches(path, Dataset(inputs, labels, _batch_rows(signature)))
+    return _in_whole_batches(path, Dataset(inputs, labels, _fixed_batch(signature)))
 
 
-def _batch_rows(signature: Signature) -> int:
+def _fixed_batch(signature: Signature) -> int | None:
     shape = signature.inputs[0].shape
-    return shape[0] if shape and isinstance(shape[0], int) else BATCH_ROWS
+    return shape[0] if shape and isinstance(shape[0], int) else None
 
 
 def _in_whole_batches(path: Path, samples: Dataset) -> Dataset:
     """Drop the last samples that do not fill a batch, where its size is fixed."""
-    size = samples.batch_rows
-    if size == BATCH_ROWS or len(samples) % size == 0:
+    size = samples.fixed_batch
+    if not size or len(samples) % size == 0:
         return samples
     if len(samples) < size:
         raise InputError(
@@ -105,7 +107,9 @@ def _in_whole_batches(path: Path, samples: Dataset) -> Dataset:
     return samples.head(len(samples))
 
 
-def _labels(array: Array) -> Array:
+def _labels(path: Path, array: Array) -> Array:
+    if array.ndim == 0:
+        raise InputError(f"'{path.name}' has one label for all samples, not one for each")
     flat = np.asarray(array).reshape(len(array), -1)
     column: Array = flat[:, 0] if flat.shape[1] == 1 else flat
     return column.astype(object) if dtype_of(column) is DType.STRING else column
@@ -120,13 +124,21 @@ def _arrays(path: Path, signature: Signature) -> dict[str, Array]:
         names = set(parts[0])
         if any(set(part) != names for part in parts):
             raise InputError(f"the shards in '{path.name}' do not all hold the same arrays")
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        try:
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        except ValueError as error:
+            raise InputError(f"the shards in '{path.name}' do not fit together: {error}") from None
     if not path.is_file():
         raise InputError(f"there is no data file '{path}'")
     match path.suffix.lower():
         case ".npz":
             return _npz(path)
         case ".npy":
+            if len(signature.inputs) > 1:
+                raise InputError(
+                    f"'{path.name}' holds one array, the model has {len(signature.inputs)} inputs",
+                    hint="use .npz with an array for each input",
+                )
             return {signature.inputs[0].name: _npy(path)}
         case ".csv" | ".parquet":
             return _table(path)
@@ -136,19 +148,27 @@ def _arrays(path: Path, signature: Signature) -> dict[str, Array]:
 
 
 def _npz(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, TypeError, AttributeError) as error:
-        raise InputError(f"cannot read '{path.name}': {error}") from None
+    return dict(_load(path).items())
 
 
 def _npy(path: Path) -> Array:
+    arrays = _load(path)
+    if list(arrays) != [""]:
+        raise InputError(f"'{path.name}' holds several arrays", hint="call it .npz")
+    return arrays[""]
+
+
+def _load(path: Path) -> dict[str, Array]:
+    """The arrays of a file by name; a single array, as ``.npy`` holds it, has no name."""
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded as archive:
+            return {name: archive[name] for name in archive.files}
+    # NumPy hands on whatever its parsers of zip, zlib and headers raise on damaged bytes.
+    except Exception as error:
         raise InputError(f"cannot read '{path.name}': {error}") from None
-    return array
 
 
 def _table(path: Path) -> dict[str, Array]:
@@ -172,8 +192,6 @@ def _fitted(path: Path, spec: TensorSpec, arrays: dict[str, Array]) -> Array:
     array = arrays.get(spec.name)
     if array is None and spec.columns and set(spec.columns) <= set(arrays):
         array = np.stack([arrays[column] for column in spec.columns], axis=-1)
-    if array is None and not spec.columns and len(arrays) == 1 and path.suffix != ".csv":
-        array = next(iter(arrays.values()))
     if array is None:
         missing = [column for column in spec.columns if column not in arrays]
         wanted = f"columns {missing[:5]}" if missing else f"an array '{spec.name}'"
@@ -188,6 +206,8 @@ def _cast(path: Path, spec: TensorSpec, array: Array) -> Array:
     rank = None if spec.shape is None else len(spec.shape)
     if rank is not None and array.ndim == rank - 1 and spec.shape and spec.shape[-1] == 1:
         array = array[..., np.newaxis]
+    if array.ndim == 0:
+        raise InputError(f"'{path.name}': '{spec.name}' is one value, not an array of samples")
     given = dtype_of(array)
     both_float = given.is_float and spec.dtype.is_float
     widens = (given.is_integer or given is DType.BOOL) and spec.dtype.is_float

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelpack.artifact import MANIFEST_NAME, Artifact, Golden, digest_file, measure
-from modelpack.errors import ManifestError
+from modelpack.errors import InputError, ManifestError
 from modelpack.signature import Signature
 
 SCHEMA_VERSION = 1
@@ -129,7 +129,7 @@ def load(text: str, where: str = MANIFEST_NAME) -> Manifest:
 
     try:
         document = yaml.load(text, Loader=_loader())  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(f"{where} is not valid YAML: {reason}") from None
     if not isinstance(document, dict) or "modelpack" not in document:
@@ -142,7 +142,7 @@ def load(text: str, where: str = MANIFEST_NAME) -> Manifest:
         )
     try:
         manifest = msgspec.convert(document, Manifest)
-    except (msgspec.ValidationError, ValueError, TypeError) as error:
+    except (msgspec.ValidationError, InputError, ValueError, TypeError) as error:
         raise ManifestError(f"{where} breaks the schema: {error}") from None
     unknown = list(_unknown(document, msgspec.to_builtins(manifest), ""))
     if unknown:
@@ -196,6 +196,13 @@ def _check(manifest: Manifest, where: str) -> None:
         raise ManifestError(f"{where} has no signature")
     for artifact in manifest.artifacts:
         manifest.signature(artifact.signature)
+    for what, names in (
+        ("artifacts", [artifact.path for artifact in manifest.artifacts]),
+        ("signatures", [signature.name for signature in manifest.signatures]),
+    ):
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ManifestError(f"{where} lists two {what} called '{doubled[0]}'")
     paths = [artifact.path for artifact in manifest.artifacts]
     paths += [name for artifact in manifest.artifacts for name in artifact.sidecars]
     paths += [golden.path for golden in manifest.goldens()]
@@ -219,7 +226,13 @@ def _dumper() -> Any:
         flat = not any(isinstance(item, dict | list) for item in items)
         return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
 
+    def text(dumper: Any, value: str) -> Any:
+        # YAML reads these as line breaks, and PyYAML writes them bare unless it quotes.
+        style = '"' if set(value) & {"\x85", "\u2028", "\u2029"} else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
     Dumper.add_representer(list, sequence)
+    Dumper.add_representer(str, text)
     return Dumper
 
 
@@ -228,12 +241,22 @@ def _loader() -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """A safe loader without aliases: a few of them can stand for gigabytes."""
+        """A safe loader that refuses aliases and keys given twice.
+
+        A few aliases can stand for gigabytes; of two equal keys the last would win unseen.
+        """
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):
                 raise yaml.YAMLError("aliases are not allowed in a manifest")
             return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value]
+            doubled = [key for key in keys if keys.count(key) > 1]
+            if doubled:
+                raise yaml.YAMLError(f"the field '{doubled[0]}' is given twice")
+            return super().construct_mapping(node, deep)
 
     return Loader
 

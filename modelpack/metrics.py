@@ -32,6 +32,9 @@ def evaluate(metric: str, signature: Signature, outputs: Sequence[Case], labels:
     is one, otherwise the class (or position) of the largest element along the last axis of
     the first float output. ``mae`` is the mean absolute error of the first float output.
 
+    A single column of scores is refused for ``accuracy``: it does not say where one class
+    ends and the other begins.
+
     Raises:
         InputError: the metric is unknown, or no output suits it.
     """
@@ -51,9 +54,11 @@ def evaluate(metric: str, signature: Signature, outputs: Sequence[Case], labels:
             f"there is one label per {list(predicted.shape)} predictions needed, "
             f"not {list(labels.shape)}"
         )
-    if labels.dtype == object or predicted.dtype == object:
-        return float(np.mean(predicted.astype(str) == labels.astype(str)))
-    return float(np.mean(predicted == labels))
+    right = [
+        one == other or str(one) == str(other)  # classes may be text, or 1.0 for the label 1
+        for one, other in zip(predicted.flat, labels.flat, strict=True)
+    ]
+    return float(np.mean(right))
 
 
 def _first_float(signature: Signature) -> TensorSpec:
@@ -69,7 +74,7 @@ def _predicted_labels(signature: Signature, outputs: Sequence[Case]) -> Array:
             return _joined(spec, outputs)
     spec = _first_float(signature)
     values = _joined(spec, outputs)
-    if values.ndim < 2:
+    if values.ndim < 2 or values.shape[-1] < 2:
         raise InputError(f"output '{spec.name}' has one value per sample, not one per class")
     best: Array = values.argmax(-1)
     if spec.classes:

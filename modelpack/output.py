@@ -97,21 +97,32 @@ def publish(root: Path, items: Mapping[str, Path]) -> None:
 def _swap_in(root: Path, staging: Path, names: list[str]) -> None:
     backup = staging / ".replaced"
     done: list[str] = []
+    made: list[Path] = []
     try:
         for name in names:
-            if (root / name).exists() or (root / name).is_symlink():
+            made += _make_parents(root / name, root)
+            if os.path.lexists(root / name):
                 (backup / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).rename(backup / name)
             done.append(name)
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / name).rename(root / name)
     except OSError:
         for name in reversed(done):
-            if (root / name).exists():
+            if os.path.lexists(root / name):
                 (root / name).rename(staging / name)
-            if (backup / name).exists():
+            if os.path.lexists(backup / name):
                 (backup / name).rename(root / name)
+        for directory in reversed(made):
+            directory.rmdir()
         raise
+
+
+def _make_parents(path: Path, root: Path) -> list[Path]:
+    """Make the missing directories between ``root`` and ``path``; return those made."""
+    missing = [parent for parent in path.parents if root in parent.parents and not parent.exists()]
+    for directory in reversed(missing):
+        directory.mkdir()
+    return missing[::-1]
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -135,12 +146,19 @@ def _uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    received: list[int] = []
+    # Not a signal mask: that holds for one thread, and another would still take the signal.
+    before = {
+        number: signal.signal(number, lambda taken, frame: received.append(taken))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for taken in received:
+            signal.raise_signal(taken)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,8 @@ class TensorDiff:
         max_rel: largest difference relative to the output's scale (see `Tolerance`).
         mean_abs: mean absolute difference.
         rms_rel: root mean square of the difference over the standard deviation of the
-            reference, the inverse of the signal-to-quantization-noise ratio.
+            reference (over its scale where it is constant): the inverse of the
+            signal-to-quantization-noise ratio.
         elements: how many elements were compared.
         mismatches: elements outside the tolerance, or unequal where equality is asked.
         ties: label mismatches where the reference's own two best scores are equal within

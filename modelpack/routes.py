@@ -124,7 +124,13 @@ def converters() -> tuple[Converter, ...]:
 def _plugins(group: str, kind: type[T]) -> list[T]:
     found = []
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
-        value = point.load()
+        try:
+            value = point.load()
+        except Exception as error:  # whatever the import of somebody's module raises
+            raise ModelpackError(
+                f"the plug-in '{point.name}' of {group} cannot be loaded: {error}",
+                hint="repair or uninstall the distribution that brings it",
+            ) from error
         if not isinstance(value, kind):
             raise ModelpackError(f"entry point '{point.name}' of {group} is no {kind.__name__}")
         found.append(value)

@@ -72,6 +72,8 @@ def read_cases(path: Path, specs: Sequence[TensorSpec] = ()) -> list[Case]:
     bfloat16 = {spec.name for spec in specs if spec.dtype is DType.BFLOAT16}
     cases: dict[int, Case] = {}
     try:
+        with zipfile.ZipFile(path):  # np.load would also take a single array
+            pass
         with np.load(path, allow_pickle=False) as archive:
             for member in archive.files:
                 index, _, name = member.partition("/")
@@ -90,9 +92,20 @@ def _storable(array: Array) -> Array:
     if array.dtype.name == "bfloat16":
         return array.view(np.uint16)
     if array.dtype.kind in "OST":
-        texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.flat]
+        texts = [_text(item) for item in array.flat]
         return np.array(texts, dtype=np.str_).reshape(array.shape)
     return array
+
+
+def _text(item: object) -> str:
+    """A string as `.npz` keeps it: UTF-8, and without NUL at its end, which NumPy drops."""
+    try:
+        text = item.decode() if isinstance(item, bytes) else str(item)
+    except UnicodeDecodeError:
+        raise InputError(f"the string {item!r} is not UTF-8 text") from None
+    if text.endswith("\0"):
+        raise InputError(f"the string {text!r} ends in a NUL character, which cannot be kept")
+    return text
 
 
 def generate(description: Description, *, seed: int) -> list[Case]:
@@ -136,7 +149,8 @@ def _values(
     usual = ranges.get(spec.name, Range())
     if spec.dtype is DType.STRING:
         words = usual.values or ("a", "b", "hello world", "é")
-        return np.array(words, dtype=object)[rng.integers(0, len(words), shape)]
+        chosen = np.array(words, dtype=object)[rng.integers(0, len(words), shape)]
+        return np.asarray(chosen, dtype=object)
     if spec.dtype is DType.BOOL:
         values = rng.integers(0, 2, shape).astype(bool)
         if values.ndim:  # a mask that keeps nothing makes attention divide by zero
@@ -149,9 +163,9 @@ def _values(
         else:
             values = rng.standard_normal(shape)
         return values.astype(numpy_dtype(spec.dtype))
-    low_bound = int(usual.low[0]) if usual.low else 0
-    high_bound = int(usual.high[0]) if usual.high else 1
-    return rng.integers(low_bound, high_bound, shape, endpoint=True).astype(spec.dtype.value)
+    lowest = np.asarray(usual.low or (0,)).astype(np.int64)
+    highest = np.asarray(usual.high or (1,)).astype(np.int64)
+    return rng.integers(lowest, highest, shape, endpoint=True).astype(spec.dtype.value)
 
 
 def _with_missing(array: Array, rng: np.random.Generator) -> Array:

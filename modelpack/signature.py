@@ -182,7 +182,7 @@ def differences(expected: Signature, actual: Signature) -> list[str]:
     """Say where ``actual`` breaks what ``expected`` promises; empty when it keeps all of it.
 
     A dynamic dimension must stay dynamic: formats without dimension names report it as
-    unknown, which is accepted. An expected unknown dimension or rank accepts anything.
+    unknown, which is accepted. An expected unknown dimension or rank accepts anything; a rank is never lost.
     Order does not matter, since tensors are bound by name.
     """
     found: list[str] = []
@@ -204,7 +204,10 @@ def differences(expected: Signature, actual: Signature) -> list[str]:
 def _tensor_differences(side: str, wanted: TensorSpec, given: TensorSpec) -> Iterator[str]:
     if wanted.dtype != given.dtype:
         yield f"{side} '{wanted.name}' is {given.dtype}, not {wanted.dtype}"
-    if wanted.shape is None or given.shape is None:
+    if wanted.shape is None:
+        return
+    if given.shape is None:
+        yield f"{side} '{wanted.name}' has no known rank, not {len(wanted.shape)}"
         return
     if len(wanted.shape) != len(given.shape):
         yield f"{side} '{wanted.name}' has rank {len(given.shape)}, not {len(wanted.shape)}"
@@ -220,7 +223,7 @@ def _tensor_differences(side: str, wanted: TensorSpec, given: TensorSpec) -> Ite
 def _parse_dim(item: str, text: str) -> Dim:
     if item == "?":
         return None
-    if item.isascii() and item.isdigit():
+    if item.isascii() and item.isdigit() and len(item) < 19:  # below 2**63
         return int(item)
     if _DIM_NAME.match(item):
         return item
@@ -240,51 +243,75 @@ def requested(
         InputError: the counts do not fit, a name is unknown, or a spec contradicts what
             the model says of its own dtype, rank or static dimensions.
     """
-    known = {spec.name for spec in native.inputs}
-    if inputs and not any(spec.name in known for spec in inputs):
-        if len(inputs) != len(native.inputs):
-            raise InputError(
-                f"{len(inputs)} inputs were described, but the model has {len(native.inputs)}: "
-                + ", ".join(map(str, native.inputs))
-            )
-        wanted = {old.name: new for old, new in zip(native.inputs, inputs, strict=True)}
-    else:
-        wanted = {spec.name: spec for spec in inputs}
-        unknown = sorted(set(wanted) - known)
-        if unknown:
-            raise InputError(
-                f"the model has no input '{unknown[0]}'; it has " + ", ".join(sorted(known))
-            )
+    wanted = _by_native_name(native, inputs)
     if outputs and len(outputs) != len(native.outputs):
         raise InputError(
             f"{len(outputs)} output names were given, but the model has {len(native.outputs)}: "
             + ", ".join(spec.name for spec in native.outputs)
         )
-    new_inputs = tuple(_refined(spec, wanted.get(spec.name, spec)) for spec in native.inputs)
-    renamed_dims = {
-        old: new
-        for before, after in zip(native.inputs, new_inputs, strict=True)
-        for old, new in zip(before.shape or (), after.shape or (), strict=False)
-        if isinstance(old, str) and new is not None
-    }
+    refined = [(old, _refined(old, wanted.get(old.name, old))) for old in native.inputs]
+    dims = _renamed_dims(refined)
     names = outputs or tuple(spec.name for spec in native.outputs)
-    new_outputs = tuple(
-        replace(
-            spec,
-            name=name,
-            shape=None
-            if spec.shape is None
-            else tuple(
-                renamed_dims.get(dim, dim) if isinstance(dim, str) else dim for dim in spec.shape
-            ),
-        )
-        for spec, name in zip(native.outputs, names, strict=True)
+    return replace(
+        native,
+        inputs=tuple(replace(new, shape=_with_dims(new, old, dims)) for old, new in refined),
+        outputs=tuple(
+            replace(spec, name=name, shape=_with_dims(spec, spec, dims))
+            for spec, name in zip(native.outputs, names, strict=True)
+        ),
     )
-    return replace(native, inputs=new_inputs, outputs=new_outputs)
+
+
+def _by_native_name(native: Signature, inputs: tuple[TensorSpec, ...]) -> dict[str, TensorSpec]:
+    """The specs of the user by the model's own names: as given, or else by position."""
+    known = {spec.name for spec in native.inputs}
+    names = [spec.name for spec in inputs]
+    if len(set(names)) < len(names):
+        raise InputError("an input was described twice: " + ", ".join(names))
+    if inputs and not known & set(names):
+        if len(inputs) != len(native.inputs):
+            raise InputError(
+                f"{len(inputs)} inputs were described, but the model has {len(native.inputs)}: "
+                + ", ".join(map(str, native.inputs))
+            )
+        return {old.name: new for old, new in zip(native.inputs, inputs, strict=True)}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise InputError(
+            f"the model has no input '{unknown[0]}'; it has " + ", ".join(sorted(known))
+        )
+    return {spec.name: spec for spec in inputs}
+
+
+def _renamed_dims(pairs: list[tuple[TensorSpec, TensorSpec]]) -> dict[str, int | str]:
+    """What each dynamic dimension of the model becomes; it must become the same everywhere."""
+    dims: dict[str, int | str] = {}
+    for before, after in pairs:
+        if before is after:  # nothing was said of this input
+            continue
+        for old, new in zip(before.shape or (), after.shape or (), strict=False):
+            if isinstance(old, str) and new is not None and dims.setdefault(old, new) != new:
+                raise InputError(
+                    f"the dimension '{old}' of the model was described as {dims[old]} and as {new}"
+                )
+    return dims
+
+
+def _with_dims(
+    spec: TensorSpec, native: TensorSpec, dims: Mapping[str, int | str]
+) -> tuple[Dim, ...] | None:
+    if spec.shape is None or native.shape is None:
+        return spec.shape
+    return tuple(
+        dims.get(old, old) if isinstance(old, str) else new
+        for old, new in zip(native.shape, spec.shape, strict=True)
+    )
 
 
 def _refined(native: TensorSpec, wanted: TensorSpec) -> TensorSpec:
     """Take the name and dimensions of ``wanted`` for ``native``, which must allow them."""
+    if wanted is native:
+        return native
     if wanted.dtype != native.dtype:
         raise InputError(
             f"input '{wanted.name}' was described as {wanted.dtype}, "

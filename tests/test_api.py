@@ -17,9 +17,11 @@ def test_each_verb_returns_a_value_and_prints_nothing(models: Path, tmp_path: Pa
     manifest = modelpack.convert(models / "sklearn_mlp.skops", out, to="onnx")
     assert isinstance(manifest, modelpack.Manifest)
     assert manifest.artifacts[0].parity
-    assert modelpack.quantize(
-        out, out, scheme="dynamic-int8", data=models / "breast_cancer.csv"
-    ).artifacts[0].quantization
+    assert (
+        modelpack.quantize(out, out, scheme="dynamic-int8", data=models / "breast_cancer.csv")
+        .artifacts[0]
+        .quantization
+    )
     report = modelpack.validate(out, data=models / "breast_cancer.csv")
     assert report
     assert {item.metric for item in report.artifacts} == {"accuracy"}
@@ -38,9 +40,7 @@ def test_errors_are_typed(models: Path, tmp_path: Path, converted: dict[str, Pat
     with pytest.raises(UntrustedSourceError, match="can run code"):
         modelpack.convert(models / "sklearn_forest.joblib", tmp_path / "m.onnx")
     with pytest.raises(QuantizationError, match="covers none"):
-        modelpack.quantize(
-            converted["sklearn_forest"], tmp_path / "q.onnx", scheme="dynamic-int8"
-        )
+        modelpack.quantize(converted["sklearn_forest"], tmp_path / "q.onnx", scheme="dynamic-int8")
     with pytest.raises(PackagingError, match="savedmodel"):
         modelpack.package(converted["torch_cnn"], tmp_path / "p", layout="tfserving")
     assert list(tmp_path.iterdir()) == []

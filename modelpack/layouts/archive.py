@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from modelpack import archive
 from modelpack.artifact import MANIFEST_NAME
@@ -15,7 +15,9 @@ def arrange(package: Package, options: LayoutOptions) -> dict[str, Path]:
     manifest = package.manifest
     members = {item.path: package.root / item.path for item in manifest.artifacts}
     for item in manifest.artifacts:
-        members |= {name: package.root / name for name in item.sidecars}
+        for name in item.sidecars:
+            sidecar = PurePosixPath(item.path).with_name(name).as_posix()
+            members[sidecar] = package.root / sidecar
     members |= {golden.path: package.root / golden.path for golden in manifest.goldens()}
     written = package.scratch / "archived-manifest.yaml"
     written.write_text(dump(manifest), encoding="utf-8")

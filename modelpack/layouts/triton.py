@@ -58,7 +58,7 @@ def arrange(package: Package, options: LayoutOptions) -> dict[str, Path]:
         f"{name}/config.pbtxt": config,
     }
     for sidecar in artifact.sidecars:
-        files[f"{name}/{version}/{sidecar}"] = package.root / sidecar
+        files[f"{name}/{version}/{sidecar}"] = (package.root / artifact.path).with_name(sidecar)
     for kept, path in evidence(package, artifact, f"{version}/{file}").items():
         files[f"{name}/{kept}"] = path
     return files
@@ -74,6 +74,8 @@ def configuration(name: str, backend: str, signature: Signature, max_batch_size:
     Raises:
         PackagingError: a rank is unknown, or the model cannot batch.
     """
+    if not name.isprintable() or {'"', "\\"} & set(name):
+        raise PackagingError(f"'{name}' cannot be a model's name in Triton", hint="add --name NAME")
     specs = (*signature.inputs, *signature.outputs)
     if max_batch_size:
         _require_batch(specs)

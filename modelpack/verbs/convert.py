@@ -9,19 +9,20 @@ golden samples and the manifest put in place, together.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from modelpack import datasets, golden
-from modelpack.artifact import Artifact, ModelRef, Step, encoding_of, measure
+from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of, measure
 from modelpack.compare import Judgement, compare, tolerance_for
-from modelpack.errors import ContractError, InputError, ParityError
+from modelpack.errors import ContractError, InputError, NoRouteError, ParityError
 from modelpack.golden import GOLDEN_ROWS, Evidence
-from modelpack.manifest import SCHEMA_VERSION, Manifest
+from modelpack.manifest import SCHEMA_VERSION, Manifest, read, verify
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import Converter, Route, find_route, format_named, formats
@@ -119,7 +120,7 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
     check_writable(output)
     with workspace(options.limits) as pool:
         log.info("opening %s", model)
-        source = open_model(pool, locate(_request(model, options)))
+        source = open_model(pool, _located(model, wanted, options))
         routes = [find_route(source.ref.format, name) for name in wanted]
         evidence = _evidence(pool, source, options)
         built = _Builder(pool, source, options)
@@ -163,7 +164,7 @@ def plan(model: str, output: Path, options: ConvertOptions) -> list[Route]:
         InputError, NoRouteError: as `convert`.
     """
     wanted = _targets(output, options.to)
-    ref = locate(_request(model, options))
+    ref = _located(model, wanted, options)
     if not ref.format:
         with workspace(options.limits) as pool:
             ref = open_model(pool, ref).ref
@@ -175,6 +176,42 @@ def plan(model: str, output: Path, options: ConvertOptions) -> list[Route]:
 
 def _request(model: str, options: ConvertOptions) -> Request:
     return Request(model, options.weights, options.trust, options.inputs, options.outputs)
+
+
+def _located(model: str, wanted: tuple[str, ...], options: ConvertOptions) -> ModelRef:
+    """The model to convert: for a modelpack directory, the float artifact nearest to the formats.
+
+    Raises:
+        InputError: there is no such model, or it is no single one.
+        NoRouteError: nothing in the directory leads to the wanted formats.
+    """
+    ref = locate(_request(model, options))
+    if ref.encoding is not Encoding.MODELPACK:
+        return ref
+    manifest = read(ref.path)
+    verify(manifest, ref.path)
+    routes: dict[str, int] = {}
+    for artifact in manifest.artifacts:
+        if artifact.quantization is None:
+            with contextlib.suppress(NoRouteError):
+                steps = sum(len(find_route(artifact.format, name).steps) for name in wanted)
+                routes[artifact.path] = steps
+    if not routes:
+        held = ", ".join(item.path for item in manifest.artifacts)
+        raise NoRouteError(
+            f"nothing in '{ref.path.name}' ({held}) leads to {' and '.join(wanted)}",
+            hint="convert the original model",
+        )
+    nearest = min(routes, key=lambda path: routes[path])
+    chosen = next(item for item in manifest.artifacts if item.path == nearest)
+    signature = manifest.signature_of(chosen)
+    return replace(
+        ref,
+        format=chosen.format,
+        encoding=encoding_of(chosen.format),
+        location=str(ref.path / chosen.path),
+        inputs=options.inputs or signature.inputs,
+    )
 
 
 def _targets(output: Path, to: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,6 +100,6 @@ def _manifest(directory: Path, options: PackageOptions) -> Manifest:
             hint="convert again, or add --allow-failed",
         )
     name = options.name or manifest.name
-    if "/" in name or name.startswith(".") or any(not char.isprintable() for char in name):
+    if not re.fullmatch(r"\w[\w.-]*", name):
         raise PackagingError(f"'{name}' cannot be a directory on a server", hint="add --name NAME")
     return replace(manifest, name=name, version=options.version or manifest.version)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import tempfile
+
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
+
+# Hypothesis begins to write when tests are collected, before there is any tmp_path.
+_STORAGE = tempfile.TemporaryDirectory(prefix="hypothesis-")
+set_hypothesis_home_dir(_STORAGE.name)
 
 settings.register_profile(
     "modelpack",
@@ -16,8 +21,3 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("modelpack")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _hypothesis_writes_below_tmp(tmp_path_factory: pytest.TempPathFactory) -> None:
-    set_hypothesis_home_dir(tmp_path_factory.mktemp("hypothesis"))

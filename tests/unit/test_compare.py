@@ -228,8 +228,9 @@ def test_identical_arrays_always_pass(array: Any, scale: float, quantized: bool)
     with np.errstate(over="ignore", invalid="ignore"):
         array = array * array.dtype.type(scale)
     report = one(array, array.copy(), Judgement(Tolerance(rtol=0, atol=0), quantized=quantized))
-    assert report
-    assert (report.max_abs, report.max_rel, report.outputs[0].flips) == (0, 0, 0)
+    assert report.verdict is (Verdict.PASSED if array.size else Verdict.UNVERIFIED)
+    assert (report.max_abs, report.max_rel) == (0, 0)
+    assert all(diff.flips == 0 for diff in report.outputs)
 
 
 @given(
@@ -274,7 +275,7 @@ def test_a_decision_that_moves_between_distinct_scores_is_a_flip() -> None:
     assert one(want, have).outputs[0].flips == 1
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (4, 1), (0, 3)])
+@pytest.mark.parametrize("shape", [(), (4,), (4, 1), (1, 1, 1)])
 def test_there_are_no_flips_where_there_is_no_choice(shape: tuple[int, ...]) -> None:
     assert one(np.ones(shape), np.zeros(shape)).outputs[0].flips == 0
 
@@ -384,7 +385,7 @@ def test_large_integers_that_differ_by_one_fail() -> None:
     assert not one(np.array([2**62]), np.array([2**62 + 1]), EXACT_ENOUGH, it)
 
 
-@given(hnp.arrays(st.sampled_from(["int32", "uint64", "bool", "<U3"]), st.integers(0, 5)))
+@given(hnp.arrays(st.sampled_from(["int32", "uint64", "bool", "<U3"]), st.integers(1, 5)))
 def test_identical_exact_outputs_always_pass(array: Any) -> None:
     dtype = DType.STRING if array.dtype.kind == "U" else DType(array.dtype.name)
     spec = TensorSpec("y", dtype, ("n",), meaning=Meaning.LABEL)

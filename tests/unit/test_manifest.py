@@ -29,9 +29,8 @@ from modelpack.parity import ParityReport, TensorDiff, Tolerance, Verdict, unver
 from modelpack.signature import DType, Meaning, Signature, TensorSpec
 
 # Words that YAML takes for other types or for its own marks.
-YAML_TRAPS = (
-    "yes no on null ~ 1 1.0 0x1f 1e3 1_0 12:30 2020-01-01 .inf = << #c ' \" \\ !!str &a *a % @ `"
-).split()
+YAML_TRAPS = ["yes", "no", "on", "null", "~", "1", "1.0", "0x1f", "1e3", "1_0", ".inf", "=", "<<"]
+YAML_TRAPS += ["12:30", "2020-01-01", "#c", "'", '"', "\\", "!!str", "&a", "*a", "%", "@", "`"]
 YAML_TRAPS += ["- a", "a: b", " a ", "a\nb\n", "\n", "\t", "\x00", "\u2028", "a\u2029", "\ufeff"]
 YAML_TRAPS += ["é", "😀", "x" * 300]
 # Text that Unicode can encode: any but lone surrogates, and NEL, which has a test of its
@@ -84,6 +83,7 @@ STEPS = st.builds(Step, TEXT, VERSIONS, st.dictionaries(TEXT, PLAIN, max_size=3)
 QUANTIZATIONS = st.builds(
     Quantization, TEXT, PATHS, COUNTS, FIGURES, TEXT, st.none() | FIGURES, st.none() | FIGURES
 )
+GOLDENS = st.builds(Golden, PATHS, TEXT, COUNTS, TEXT, COUNTS)
 ARTIFACTS = st.builds(
     Artifact,
     path=PATHS,
@@ -98,6 +98,7 @@ ARTIFACTS = st.builds(
     sidecars=several(PATHS, 2),
     parity=PARITY,
     quantization=st.none() | QUANTIZATIONS,
+    golden=st.none() | GOLDENS,
 )
 MANIFESTS = st.builds(
     Manifest,
@@ -107,7 +108,7 @@ MANIFESTS = st.builds(
     source=st.builds(Source, TEXT, TEXT, TEXT, VERSIONS, VERSIONS),
     signatures=st.builds(Signature, UNIQUE_SPECS, UNIQUE_SPECS).map(lambda one: (one,)),
     artifacts=several(ARTIFACTS, 2),
-    golden=st.none() | st.builds(Golden, PATHS, TEXT, COUNTS, TEXT, COUNTS),
+    golden=st.none() | GOLDENS,
 )
 
 SMALL = Manifest(
@@ -349,12 +350,15 @@ def test_tensors_that_break_the_schema_are_refused(spec: dict[str, Any]) -> None
         "C:\\model.onnx",
     ],
 )
-@pytest.mark.parametrize("place", ["artifact", "sidecar", "golden"])
+@pytest.mark.parametrize("place", ["artifact", "sidecar", "golden", "artifact golden"])
 def test_paths_that_leave_the_directory_are_refused(path: str, place: str) -> None:
     document: dict[str, Any] = {
         "artifact": {"artifacts": [artifact(path=path)]},
         "sidecar": {"artifacts": [artifact(sidecars=[path])]},
         "golden": {"golden": {"path": path, "digest": "d", "cases": 1}},
+        "artifact golden": {
+            "artifacts": [artifact(golden={"path": path, "digest": "d", "cases": 1})]
+        },
     }[place]
     with pytest.raises(ManifestError, match="leaves its directory"):
         load(changed(**document))
@@ -453,6 +457,8 @@ def package(tmp_path: Path) -> tuple[Manifest, Path]:
     (tmp_path / "saved_model" / "saved_model.pb").write_bytes(b"graph")
     (tmp_path / "saved_model" / "variables" / "index").write_bytes(b"index")
     (tmp_path / "golden.npz").write_bytes(b"golden")
+    (tmp_path / "own.npz").write_bytes(b"own")
+    own = Golden("own.npz", "sha256:" + hashlib.sha256(b"own").hexdigest(), 1)
     entries = []
     for path, sidecars in (
         ("plain.onnx", ()),
@@ -460,7 +466,8 @@ def package(tmp_path: Path) -> tuple[Manifest, Path]:
         ("saved_model", ()),
     ):
         digest, size = measure(tmp_path / path, sidecars)
-        entries.append(Artifact(path, "onnx", digest, size, sidecars=sidecars))
+        golden = own if path == "plain.onnx" else None
+        entries.append(Artifact(path, "onnx", digest, size, sidecars=sidecars, golden=golden))
     golden = Golden("golden.npz", "sha256:" + hashlib.sha256(b"golden").hexdigest(), 1)
     return dataclasses.replace(SMALL, artifacts=tuple(entries), golden=golden), tmp_path
 
@@ -478,6 +485,7 @@ def test_an_untouched_package_is_verified(package: tuple[Manifest, Path]) -> Non
         ("saved_model/saved_model.pb", "saved_model"),
         ("saved_model/variables/index", "saved_model"),
         ("golden.npz", "golden.npz"),
+        ("own.npz", "own.npz"),
     ],
 )
 @pytest.mark.parametrize("how", ["flip", "append", "truncate"])
@@ -503,6 +511,7 @@ def test_a_changed_file_is_found(
         ("plain.onnx", "plain.onnx is missing"),
         ("deep/large.data", "deep/large.onnx is missing"),
         ("golden.npz", "golden.npz is missing"),
+        ("own.npz", "own.npz is missing"),
         ("saved_model/variables/index", "saved_model is not what"),
     ],
 )
@@ -554,6 +563,15 @@ def test_the_signature_of_an_artifact_has_the_dims_it_fixed() -> None:
     assert SMALL.signature_of(fixed).inputs[0].shape == (1, 4)
     with pytest.raises(ManifestError, match="no signature 'other'"):
         SMALL.signature("other")
+
+
+def test_an_artifact_is_compared_with_its_own_samples_or_the_common_ones() -> None:
+    own = Golden("own.npz", "sha256:44", 2)
+    special = dataclasses.replace(SMALL.artifacts[0], golden=own)
+    manifest = SMALL.with_artifacts(special)
+    assert manifest.golden_of(special) == own
+    assert manifest.golden_of(SMALL.artifacts[1]) == SMALL.golden
+    assert manifest.goldens() == (SMALL.golden, own)
 
 
 def test_an_artifact_is_unverified_until_it_was_compared() -> None:

@@ -1,7 +1,4 @@
-"""Faults of the core that these tests found: each one is red until it is mended.
-
-A test that turned green belongs into the file of its module.
-"""
+"""Inputs at the edge of what each part of the core takes: refused with a typed error, or right."""
 
 from __future__ import annotations
 
@@ -16,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from modelpack import archive, manifest
 from modelpack.artifact import Artifact, detect, measure
@@ -23,6 +22,7 @@ from modelpack.compare import Judgement, compare
 from modelpack.datasets import read
 from modelpack.errors import InputError, ManifestError, ModelpackError
 from modelpack.layouts import LayoutOptions, Package, arranger
+from modelpack.layouts.triton import configuration
 from modelpack.metrics import evaluate
 from modelpack.output import publish
 from modelpack.parity import Tolerance
@@ -356,6 +356,16 @@ def test_a_nul_in_a_member_name_is_a_typed_error(tmp_path: Path) -> None:
         stream.addfile(member, io.BytesIO())
     with pytest.raises(InputError):
         archive.extract(tmp_path / "m.tar", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\", 'a" backend: "python'])
+def test_a_name_with_quotes_cannot_write_into_a_triton_configuration(name: str) -> None:
+    try:
+        text = configuration(name, 'backend: "onnxruntime"', NATIVE, 0)
+    except ModelpackError:
+        return
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (config.name, config.backend) == (name, "onnxruntime")
 
 
 def test_a_package_whose_artifact_lies_deeper_can_be_archived_with_its_sidecars(
