@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Run:
-    """One finished process: wall seconds, and peak resident memory in MiB of it and its children."""
+    """One finished process: wall seconds, and the peak resident memory of the largest process."""
 
     seconds: float
     peak_mib: float

@@ -182,8 +182,8 @@ def differences(expected: Signature, actual: Signature) -> list[str]:
     """Say where ``actual`` breaks what ``expected`` promises; empty when it keeps all of it.
 
     A dynamic dimension must stay dynamic: formats without dimension names report it as
-    unknown, which is accepted. An expected unknown dimension or rank accepts anything; a rank is never lost.
-    Order does not matter, since tensors are bound by name.
+    unknown, which is accepted; a rank must not be lost. An expected unknown dimension or
+    rank accepts anything. Order does not matter, since tensors are bound by name.
     """
     found: list[str] = []
     for side, wanted, given in (

@@ -32,7 +32,7 @@ sys.exit(code)
 def fresh(directory: Path, code: str, *arguments: str) -> set[str]:
     """Run a program in a fresh interpreter; return the top-level modules it says it loaded."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
-    done = subprocess.run(  # noqa: PLW1510 - the return code is asserted
+    done = subprocess.run(
         [sys.executable, "-P", "-c", code, *arguments],
         cwd=directory,
         env=environment,
@@ -111,7 +111,7 @@ print("\\nLOADED", *sys.modules)
 @pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["inspect"]])
 def test_the_module_runs_as_a_command(tmp_path: Path, model: Path, arguments: list[str]) -> None:
     more = [str(model)] if arguments == ["inspect"] else []
-    done = subprocess.run(  # noqa: PLW1510 - the return code is asserted
+    done = subprocess.run(
         [sys.executable, "-X", "importtime", "-P", "-m", "modelpack", *arguments, *more],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
@@ -182,7 +182,7 @@ def test_exit_codes_tell_the_kinds_of_errors_apart() -> None:
 
 def test_the_import_contracts_hold(tmp_path: Path) -> None:
     tool = Path(sys.executable).with_name("lint-imports")
-    done = subprocess.run(  # noqa: PLW1510 - the return code is asserted
+    done = subprocess.run(
         [tool, "--no-cache", "--config", ROOT / "pyproject.toml"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -180,7 +180,7 @@ def test_a_python_reference_with_weights_gives_the_trained_model(
             *("-o", f"{suffix}.onnx"),
         )
         samples = test_samples(models, "torch_cnn", 50)
-        expected = list(source_outputs(models, "torch_cnn", samples).values())[0]
+        expected = next(iter(source_outputs(models, "torch_cnn", samples).values()))
         session = onnxruntime.InferenceSession(tmp_path / f"{suffix}.onnx")
         found = session.run(["logits"], {"image": samples})[0]
         np.testing.assert_allclose(found, expected, rtol=RTOL, atol=ATOL * abs(expected).max())
