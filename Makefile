@@ -68,7 +68,7 @@ $(DEMO)/keras_cnn/modelpack.yaml: $(MODELS)/keras_cnn.ready
 
 $(DEMO)/torch_cnn/modelpack.yaml: $(MODELS)/torch_cnn.ready
 	$(MODELPACK) convert --quiet fixtures/torch_cnn.py:build --weights $(MODELS)/torch_cnn.pt \
-	  --input 'image:float32[batch,1,8,8]' --output-name logits -o $(@D) \
+	  --input 'image:float32[batch,1,8,8]' --output logits -o $(@D) \
 	  --to onnx --data $(MODELS)/digits_nchw.npz
 
 $(DEMO)/sklearn_mlp/modelpack.yaml: $(MODELS)/sklearn_mlp.ready

@@ -73,7 +73,10 @@ class ModelRef:
     @property
     def display(self) -> str:
         """A short name for messages: the file's name, or the Python reference."""
-        return self.location if self.encoding is Encoding.PYTHON else self.path.name
+        if self.encoding is not Encoding.PYTHON:
+            return self.path.name
+        module, _, attribute = self.location.rpartition(":")
+        return f"{Path(module).name if module.endswith('.py') else module}:{attribute}"
 
 
 @dataclass(frozen=True, slots=True)

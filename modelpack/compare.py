@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,6 +77,8 @@ def compare(
             reasons.append(problem)
             continue
         diff = _diff(spec, signature, reference, candidate, judgement.tolerance)
+        if judgement.quantized and spec.dtype.is_float:
+            diff = replace(diff, mismatches=0)  # single elements are not what is judged
         diffs.append(diff)
         reason = _judge(spec, diff, judgement)
         if reason:
@@ -87,7 +89,8 @@ def compare(
         verdict=Verdict.FAILED if reasons else Verdict.PASSED,
         reference=judgement.reference,
         runtime=judgement.runtime,
-        tolerance=judgement.tolerance,
+        tolerance=None if judgement.quantized else judgement.tolerance,
+        rms_limit=QUANTIZED_RMS_LIMIT if judgement.quantized else None,
         cases=len(reference),
         rows=sum(_rows(case) for case in reference),
         outputs=tuple(diffs),
@@ -255,11 +258,14 @@ def _judge(spec: TensorSpec, diff: TensorDiff, judgement: Judgement) -> str:
         if spec.dtype.is_float and not np.isfinite(diff.max_abs):
             return f"output '{spec.name}' has NaN or infinity where the reference has not"
         return ""
+    if diff.mismatches and not spec.dtype.is_float:
+        return f"output '{spec.name}': {diff.mismatches} of {diff.elements} elements are not equal"
     if diff.mismatches:
         return (
             f"output '{spec.name}': {diff.mismatches} of {diff.elements} elements differ beyond "
             f"rtol {judgement.tolerance.rtol:g}, atol {judgement.tolerance.atol:g} of scale "
             f"(max abs {diff.max_abs:.3g}, max rel {diff.max_rel:.3g})"
+            + ("" if np.isfinite(diff.max_abs) else "; NaN or infinity stands on one side only")
         )
     return ""
 

@@ -64,14 +64,16 @@ class Dataset:
         return {name: array[begin:end] for name, array in self.inputs.items()}
 
 
-def read(path: Path, signature: Signature) -> Dataset:
-    """Read samples for the inputs of a signature.
+def read(path: Path, signature: Signature, rows: int | None = None) -> Dataset:
+    """Read samples for the inputs of a signature: all of them, or the first ``rows``.
+
+    Shards are read one at a time, and no further than is needed.
 
     Raises:
         InputError: the file cannot be read, lacks an input, or an array does not fit it.
         MissingDependencyError: a table, without pandas.
     """
-    arrays = _arrays(path, signature)
+    arrays = _arrays(path, signature, rows)
     labels = None
     for name in LABEL_NAMES:
         if name in arrays and name not in {spec.name for spec in signature.inputs}:
@@ -87,7 +89,8 @@ def read(path: Path, signature: Signature) -> Dataset:
         raise InputError(f"'{path.name}' has arrays of different lengths: {sizes}")
     if not min(sizes.values(), default=0):
         raise InputError(f"'{path.name}' holds no samples")
-    return _in_whole_batches(path, Dataset(inputs, labels, _fixed_batch(signature)))
+    samples = _in_whole_batches(path, Dataset(inputs, labels, _fixed_batch(signature)))
+    return samples if rows is None else samples.head(rows)
 
 
 def _fixed_batch(signature: Signature) -> int | None:
@@ -115,12 +118,22 @@ def _labels(path: Path, array: Array) -> Array:
     return column.astype(object) if dtype_of(column) is DType.STRING else column
 
 
-def _arrays(path: Path, signature: Signature) -> dict[str, Array]:
+def _shards(path: Path, rows: int | None) -> list[dict[str, Array]]:
+    parts: list[dict[str, Array]] = []
+    count = 0
+    for shard in sorted(path.glob("*.npz")):
+        parts.append(_npz(shard))
+        count += max((len(array) for array in parts[-1].values() if array.ndim), default=0)
+        if rows is not None and count >= rows:
+            break
+    return parts
+
+
+def _arrays(path: Path, signature: Signature, rows: int | None) -> dict[str, Array]:
     if path.is_dir():
-        shards = sorted(path.glob("*.npz"))
-        if not shards:
+        parts = _shards(path, rows)
+        if not parts:
             raise InputError(f"the directory '{path}' holds no .npz shards")
-        parts = [_npz(shard) for shard in shards]
         names = set(parts[0])
         if any(set(part) != names for part in parts):
             raise InputError(f"the shards in '{path.name}' do not all hold the same arrays")

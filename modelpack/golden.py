@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,14 +47,39 @@ class Evidence:
             left -= size
         return replace(self, cases=cases, outputs=outputs)
 
-    def accepted_by(self, signature: Signature) -> Evidence:
-        """The part whose feeds fit the static dimensions of a signature; may be empty."""
-        chosen = [index for index, case in enumerate(self.cases) if _fits(signature, case)]
+    def fitted_to(self, signature: Signature, fixed_dims: Mapping[str, int]) -> Evidence:
+        """The part that an artifact of this signature with these dims fixed can be fed.
+
+        Where the batch is fixed, feeds are cut into batches of that size; a feed that fits
+        no other fixed dimension is left out. What is left may be empty.
+        """
+        pairs = list(zip(self.cases, self.outputs, strict=True))
+        batch = _batch_dim(signature)
+        if batch in fixed_dims:
+            size = fixed_dims[batch]
+            pairs = [piece for pair in pairs for piece in _pieces(pair, size)]
+        bound = signature.with_dims(fixed_dims)
+        chosen = [pair for pair in pairs if _fits(bound, pair[0])]
         return replace(
-            self,
-            cases=[self.cases[index] for index in chosen],
-            outputs=[self.outputs[index] for index in chosen],
+            self, cases=[case for case, _ in chosen], outputs=[answer for _, answer in chosen]
         )
+
+
+def _batch_dim(signature: Signature) -> str:
+    """The dynamic dimension that is first in every input and output; empty if there is none."""
+    specs = (*signature.inputs, *signature.outputs)
+    first = {spec.shape[0] if spec.shape else None for spec in specs}
+    only = first.pop() if len(first) == 1 else None
+    return only if isinstance(only, str) else ""
+
+
+def _pieces(pair: tuple[Case, Case], size: int) -> Iterator[tuple[Case, Case]]:
+    rows = len(next(iter(pair[0].values())))
+    for begin in range(0, rows - size + 1, size):
+        case, answer = (
+            {name: array[begin : begin + size] for name, array in side.items()} for side in pair
+        )
+        yield case, answer
 
 
 def write(file: Path, name: str, evidence: Evidence, seed: int) -> Golden:

@@ -70,7 +70,9 @@ class ParityReport:
         verdict: passed, failed or unverified.
         reference: what the candidate was compared with, in words ("keras source").
         runtime: what ran the candidate, with its version ("onnxruntime 1.31.1").
-        tolerance: the tolerance in force; None when nothing was compared.
+        tolerance: the tolerance in force for each element; None when elements were not
+            judged one by one.
+        rms_limit: the largest accepted ``rms_rel``, for quantized candidates; else None.
         cases: how many feeds (calls with one set of shapes) were compared.
         rows: how many samples those feeds held along their first axis.
         outputs: the figures, one entry per output.
@@ -81,6 +83,7 @@ class ParityReport:
     reference: str = ""
     runtime: str = ""
     tolerance: Tolerance | None = None
+    rms_limit: float | None = None
     cases: int = 0
     rows: int = 0
     outputs: tuple[TensorDiff, ...] = ()

@@ -329,3 +329,68 @@ def _refined(native: TensorSpec, wanted: TensorSpec) -> TensorSpec:
                 f"input '{wanted.name}' was described as {wanted}, but the model takes {native}"
             )
     return replace(native, name=wanted.name, shape=wanted.shape)
+
+
+def in_order_of(native: Signature, expected: Signature | None) -> Signature:
+    """Return what a file holds in the order, and with the dimension names, of ``expected``.
+
+    For formats that keep neither. Tensors that are not expected come last, by name.
+    """
+    if expected is None:
+        return native
+    return replace(
+        native,
+        inputs=_reordered(native.inputs, expected.inputs),
+        outputs=_reordered(native.outputs, expected.outputs),
+    )
+
+
+def _reordered(
+    native: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    wanted = {spec.name: (position, spec) for position, spec in enumerate(expected)}
+    named = []
+    for spec in native:
+        position, other = wanted.get(spec.name, (len(wanted), None))
+        shape = spec.shape
+        if shape is not None:
+            like = other.shape if other and other.shape and len(other.shape) == len(shape) else None
+            hints = like or (None,) * len(shape)
+            shape = tuple(
+                have if isinstance(have, int) else hint if isinstance(hint, str) else None
+                for have, hint in zip(shape, hints, strict=True)
+            )
+        named.append((position, replace(spec, shape=shape)))
+    return tuple(spec for _, spec in sorted(named, key=lambda item: (item[0], item[1].name)))
+
+
+def refuse_swapped(native: Signature, outputs: tuple[str, ...]) -> None:
+    """Refuse output names that could mean either a new order or new names.
+
+    Raises:
+        InputError: they are the file's own, in another order.
+    """
+    own = tuple(spec.name for spec in native.outputs)
+    if outputs and outputs != own and sorted(outputs) == sorted(own):
+        raise InputError(
+            "the output names given are the model's own in another order, so it is not clear "
+            "whether they reorder or rename",
+            hint=f"the model's order is {', '.join(own)}; use other names to rename",
+        )
+
+
+def bound_names(given: tuple[TensorSpec, ...], native: tuple[TensorSpec, ...]) -> dict[str, str]:
+    """Map names of a signature to a file's own: by name where they are the same, else by position.
+
+    Raises:
+        InputError: they are renamed, but not as many.
+    """
+    own = {spec.name for spec in native}
+    if {spec.name for spec in given} == own:
+        return {name: name for name in sorted(own)}
+    if len(given) != len(native):
+        raise InputError(
+            f"the signature has {len(given)} tensors where the file has {len(native)}: "
+            + ", ".join(sorted(own))
+        )
+    return {new.name: old.name for new, old in zip(given, native, strict=True)}

@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelpack import reference
-from modelpack.artifact import FORMAT_OF_ENCODING, Encoding, ModelRef, detect, measure
+from modelpack.artifact import (
+    FORMAT_OF_ENCODING,
+    MANIFEST_NAME,
+    Encoding,
+    ModelRef,
+    detect,
+    measure,
+)
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, ModelpackError, UntrustedSourceError
 from modelpack.manifest import Source
@@ -74,6 +81,8 @@ def locate(request: Request) -> ModelRef:
         location, encoding = f"{module}:{attribute}", Encoding.PYTHON
     else:
         path = Path(request.model).absolute()
+        if path.name == MANIFEST_NAME and path.is_file():
+            path = path.parent
         location, encoding = str(path), detect(path)
         if weights is not None:
             raise InputError(
@@ -102,8 +111,13 @@ def adapter_of(ref: ModelRef) -> Format:
     Raises:
         InputError: it is a directory or archive of several artifacts, not one model.
     """
-    if ref.format not in formats():
+    if ref.encoding in {Encoding.MODELPACK, Encoding.ARCHIVE}:
         raise InputError(f"'{ref.display}' is not a single model", hint="name one artifact in it")
+    if ref.format not in formats():
+        raise InputError(
+            f"'{ref.display}' has the format '{ref.format}', which nothing installed here reads",
+            hint="install the plug-in that brings this format",
+        )
     return formats()[ref.format]
 
 
@@ -188,9 +202,9 @@ def provenance(opened: Opened) -> Source:
     ref = opened.ref
     digest, file = "", ref.display
     if ref.encoding is Encoding.PYTHON:
-        module, _, attribute = ref.location.rpartition(":")
+        module = ref.location.rpartition(":")[0]
         if module.endswith(".py"):
-            digest, file = measure(Path(module))[0], f"{Path(module).name}:{attribute}"
+            digest = measure(Path(module))[0]
     else:
         digest = measure(ref.path, opened.description.sidecars)[0]
     weights = {}

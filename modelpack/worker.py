@@ -198,13 +198,14 @@ class _Worker:
         used = self._resident()
         if used > self._memory:
             raise WorkerError(
-                f"{entry} used {used >> 20} MiB of memory; the limit is {self._memory >> 20} MiB",
+                f"{step_name(entry)} used {used >> 20} MiB of memory; "
+                f"the limit is {self._memory >> 20} MiB",
                 hint="raise --memory-limit, or use a machine with more memory",
                 log=self.log_tail(),
             )
         if time.monotonic() > deadline:
             raise WorkerError(
-                f"{entry} was still running after {self._limits.timeout:g} s",
+                f"{step_name(entry)} was still running after {self._limits.timeout:g} s",
                 hint="raise --timeout",
                 log=self.log_tail(),
             )
@@ -227,7 +228,7 @@ class _Worker:
             how = f"was killed by {signal.Signals(-code).name}"
             if -code == signal.SIGKILL:
                 hint = "the system may have run out of memory; see --memory-limit"
-        return WorkerError(f"the worker running {entry} {how}", hint=hint, log=self.log_tail())
+        return WorkerError(f"{step_name(entry)}: the worker {how}", hint=hint, log=self.log_tail())
 
     def log_tail(self) -> str:
         """The end of what the worker has printed since the current job began."""
@@ -244,6 +245,27 @@ class _Worker:
             with contextlib.suppress(OSError):
                 if stream is not None:
                     stream.close()
+
+
+# What the functions of adapters do, in the words of a user.
+_DEEDS = {
+    "scan": "looking for code in the {} model",
+    "resolve": "importing the Python reference",
+    "describe": "opening the {} model",
+    "run": "running the {} model",
+    "quantize": "quantizing the {} model",
+}
+
+
+def step_name(entry: str) -> str:
+    """Say what an entry ``module:function`` does: "opening the keras model"."""
+    module, _, function = entry.rpartition(":")
+    framework = module.rpartition(".")[2].removesuffix("_quantization")
+    if function in _DEEDS:
+        return _DEEDS[function].format(framework)
+    if function.startswith("to_"):
+        return f"converting {framework} to {function.removeprefix('to_')}"
+    return entry
 
 
 def available_memory() -> int:
@@ -324,7 +346,7 @@ def _describe_error(entry: str, error: BaseException) -> dict[str, str]:
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         return {
             "type": "",
-            "message": f"{entry} failed: {type(error).__name__}: {first.strip()}",
+            "message": f"{step_name(entry)} failed: {type(error).__name__}: {first.strip()}",
             "hint": "",
         }
     return {"type": type(typed).__name__, "message": typed.message, "hint": typed.hint}
@@ -334,9 +356,11 @@ def _typed(entry: str, error: BaseException) -> ModelpackError | None:
     if isinstance(error, ModelpackError):
         return error
     if isinstance(error, MemoryError):
-        return WorkerError(f"{entry} ran out of memory", hint="see --memory-limit")
+        return WorkerError(f"{step_name(entry)} ran out of memory", hint="see --memory-limit")
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return InputError(f"no space left for the temporary files of {entry}", hint="set TMPDIR")
+        return InputError(
+            f"no space left for temporary files while {step_name(entry)}", hint="set TMPDIR"
+        )
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("modelpack"):
         from modelpack.dependencies import extra_for
 

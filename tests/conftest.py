@@ -98,7 +98,7 @@ def converted(models: Path, session_modelpack: CommandLine) -> dict[str, Path]:
         out = session_modelpack.directory / file.partition(".")[0]
         options = [word for name in formats for word in ("--to", name)]
         if file.startswith("torch"):  # a .pt2 file has no names for its outputs
-            options += ["--output-name", "logits"]
+            options += ["--output", "logits"]
         session_modelpack.ok("convert", models / file, "-o", out, *options)
         found[out.name] = out
     return found

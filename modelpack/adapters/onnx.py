@@ -5,15 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.defs
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
+from modelpack import onnx_graph
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
@@ -41,9 +41,6 @@ _DTYPES = {
 # Domains whose ops ONNX Runtime brings without a schema in the onnx package.
 _RUNTIME_DOMAINS = {"com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"}
 
-# protobuf refuses messages of 2 GiB and more; larger models keep weights beside the file.
-EXTERNAL_DATA_BYTES = 1_900_000_000
-
 
 def describe(ref: ModelRef) -> Description:
     """Describe an ONNX file from its graph; weights are not loaded.
@@ -66,12 +63,12 @@ def describe(ref: ModelRef) -> Description:
         signature=signature,
         framework="onnx",
         versions=versions("onnx", "onnxruntime"),
-        ops=dict(sorted(Counter(node.op_type for node in all_nodes(model)).items())),
+        ops=dict(sorted(Counter(node.op_type for node in onnx_graph.nodes(model)).items())),
         parameters=sum(_count(tensor) for tensor in graph.initializer),
         precision=_precision(model),
         opset={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         bindings={spec.name: value.name for spec, value in bound},
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
+        producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
         sidecars=_external_files(model),
     )
 
@@ -125,7 +122,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         model = _with_opset(model, options.opset)
     apply_signature(model, source.signature)
     clean(model)
-    save(model, Path(target))
+    onnx_graph.save(model, Path(target))
     return StepResult(tools=versions("onnx"))
 
 
@@ -146,27 +143,12 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
     return model
 
 
-def save(model: onnx.ModelProto, target: Path) -> None:
-    """Check and write a model; weights go to ``<target>.data`` when it is too big for one file.
-
-    Raises:
-        ConversionError: the model is not valid ONNX.
-    """
-    large = model.ByteSize() > EXTERNAL_DATA_BYTES
-    data = target.name + ".data"
-    onnx.save(model, target, save_as_external_data=large, location=data if large else None)
-    try:
-        onnx.checker.check_model(target, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        target.unlink()
-        raise ConversionError(f"the model is not valid ONNX: {_first_line(error)}") from None
-
-
 def clean(model: onnx.ModelProto) -> None:
     """Remove, in place, what does not bear on the numbers and may name files of this machine."""
-    _scrub(model)
+    onnx_graph.scrub(model)
+    onnx_graph.drop_unused_opsets(model)
     graph = model.graph
-    used = {name for node in all_nodes(model) for name in node.input}
+    used = {name for node in onnx_graph.nodes(model) for name in node.input}
     used |= {output.name for output in graph.output}
     _keep(graph.initializer, [item for item in graph.initializer if item.name in used])
     initialized = {item.name for item in graph.initializer}
@@ -197,19 +179,6 @@ def apply_signature(model: onnx.ModelProto, signature: Signature) -> None:
         for proto in value.type.tensor_type.shape.dim:
             if proto.dim_param:
                 proto.dim_param = dims.get(proto.dim_param, proto.dim_param)
-
-
-def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Yield every node: of the graph, of subgraphs and of the model's own functions."""
-    pending: list[Iterable[onnx.NodeProto]] = [model.graph.node]
-    pending.extend(function.node for function in model.functions)
-    while pending:
-        for node in pending.pop():
-            yield node
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g.node)
-                pending.extend(graph.node for graph in attribute.graphs)
 
 
 def _session(ref: ModelRef) -> Any:
@@ -284,7 +253,7 @@ def _check_ops(model: onnx.ModelProto) -> None:
     opsets.setdefault("", opsets.get("ai.onnx", 1))
     own = {(function.domain, function.name) for function in model.functions}
     unknown: dict[str, list[str]] = {}
-    for node in all_nodes(model):
+    for node in onnx_graph.nodes(model):
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (node.domain, node.op_type) in own or domain in _RUNTIME_DOMAINS:
             continue
@@ -332,16 +301,6 @@ def _external_files(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _scrub(message: Message) -> None:
-    """Clear documentation and metadata at every depth: exporters write stack traces there."""
-    for field, value in message.ListFields():
-        if field.name in {"metadata_props", "doc_string"}:
-            message.ClearField(field.name)
-        elif field.message_type is not None:
-            for part in [value] if isinstance(value, Message) else value:
-                _scrub(part)
-
-
 def _keep(items: Any, kept: list[Any]) -> None:
     copies = []
     for item in kept:
@@ -357,7 +316,7 @@ def _rename_values(model: onnx.ModelProto, renames: dict[str, str]) -> None:
     if not renames:
         return
     graph = model.graph
-    taken = {name for node in all_nodes(model) for name in (*node.input, *node.output)}
+    taken = {name for node in onnx_graph.nodes(model) for name in (*node.input, *node.output)}
     taken |= {item.name for item in (*graph.input, *graph.output, *graph.initializer)}
     for wanted in set(renames.values()) & (taken - set(renames)):
         spare = wanted
@@ -372,7 +331,7 @@ def _rename_values(model: onnx.ModelProto, renames: dict[str, str]) -> None:
             f"the model returns its input '{passed[0]}' unchanged, so the output cannot have "
             "a name of its own"
         )
-    for node in all_nodes(model):
+    for node in onnx_graph.nodes(model):
         for names in (node.input, node.output):
             for index, name in enumerate(names):
                 names[index] = renames.get(name, name)

@@ -13,7 +13,8 @@ import onnxruntime.quantization as ort
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from modelpack.adapters.onnx import all_nodes, apply_signature, clean, load, save
+from modelpack import onnx_graph
+from modelpack.adapters.onnx import apply_signature, clean, load
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import QuantizationError
@@ -57,7 +58,7 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
         QuantizationError: the model is quantized already, or holds no op the scheme covers.
     """
     model = load(source.path)
-    present = {node.op_type for node in all_nodes(model)}
+    present = {node.op_type for node in onnx_graph.nodes(model)}
     if present & _QUANTIZED_OPS:
         raise QuantizationError(f"'{source.path.name}' is already quantized")
     if request.scheme != "float16" and not present & _WEIGHTED_OPS:
@@ -79,14 +80,14 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
     assert source.signature is not None
     apply_signature(result, source.signature)
     clean(result)
-    save(result, Path(target))
+    onnx_graph.save(result, Path(target))
     return StepResult(tools=versions("onnxruntime", "onnx"), options=options)
 
 
 def _nothing_to_quantize(
     source: ModelRef, model: onnx.ModelProto, scheme: str
 ) -> QuantizationError:
-    counts = Counter(node.op_type for node in all_nodes(model))
+    counts = Counter(node.op_type for node in onnx_graph.nodes(model))
     held = ", ".join(f"{op} ({count})" for op, count in sorted(counts.items()))
     return QuantizationError(
         f"{scheme} covers none of the ops in '{source.path.name}': {held}",
@@ -98,7 +99,7 @@ def _changed(before: onnx.ModelProto, after: onnx.ModelProto) -> bool:
     def weights(model: onnx.ModelProto) -> Counter[int]:
         return Counter(tensor.data_type for tensor in model.graph.initializer)
 
-    quantized = any(node.op_type in _QUANTIZED_OPS for node in all_nodes(after))
+    quantized = any(node.op_type in _QUANTIZED_OPS for node in onnx_graph.nodes(after))
     halved = weights(after)[onnx.TensorProto.FLOAT16] > weights(before)[onnx.TensorProto.FLOAT16]
     return quantized or halved
 

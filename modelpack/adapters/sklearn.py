@@ -17,9 +17,9 @@ from modelpack.adapters.sklearn_onnx import (
     bind,
     convert,
     correct_locale,
+    correct_trees,
     scrub,
     settle_opset,
-    track_missing,
 )
 from modelpack.adapters.sklearn_refusals import caveats
 from modelpack.adapters.sklearn_signature import (
@@ -152,7 +152,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     signature = source.signature or requested(native, source.inputs, source.outputs)
     model = convert(estimator, columns, signature, options.opset)
     correct_locale(model)
-    track_missing(model, estimator)
+    correct_trees(model, estimator)
     scrub(model)
     arrays = sample(native.inputs, ranges, _CHECK_ROWS)
     bind(model, signature, arrays, answers(estimator, columns, arrays))

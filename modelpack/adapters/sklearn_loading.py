@@ -259,7 +259,7 @@ def _check_trees(model: Any, ref: ModelRef) -> None:
     """Refuse trees whose links point outside of themselves: following one reads wild memory."""
     for path, item in walk(model):
         tree = getattr(item, "tree_", None)
-        if tree is None:
+        if not hasattr(tree, "children_left"):  # none, or one that finds neighbors
             continue
         count = tree.node_count
         links = np.concatenate([tree.children_left, tree.children_right])

@@ -7,6 +7,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -17,7 +18,12 @@ import onnxruntime
 import skl2onnx
 import skl2onnx.common._container
 from onnx import TensorProto, numpy_helper
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+from skl2onnx.common.data_types import (
+    DoubleTensorType,
+    FloatTensorType,
+    Int64TensorType,
+    StringTensorType,
+)
 
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
@@ -52,6 +58,10 @@ _ONLY_EXTENDED = {
     *("Reciprocal", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Sqrt", "Sub", "Tanh", "Tile"),
     *("Transpose", "Where", "Xor"),
 }
+# Estimators that scikit-learn computes in float64 whatever it is given, and whose small
+# differences of large numbers float32 loses; and steps that may go before them.
+_WIDE = {"MultinomialNB", "ComplementNB", "KernelPCA", "LocalOutlierFactor"}
+_WIDE_TOO = {"Pipeline", "StandardScaler", "MinMaxScaler", "MaxAbsScaler"}
 # A name that no estimator's own tensors have.
 _INNER = "inner_"
 
@@ -65,11 +75,13 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
     """
     refuse_unsupported(model)
     prepared = _by_position(copy.deepcopy(model), columns)
-    final = _final(prepared)
-    if hasattr(final, "flatten_transform"):
-        final.flatten_transform = False  # concerns transform, which a final step is not asked
+    for _, item in walk(prepared):
+        _make_convertible(item)
+    names = {type(item).__name__ for _, item in walk(model)}
+    wide = bool(names & _WIDE) and names <= _WIDE | _WIDE_TOO
+    kinds = {**_TYPES, DType.FLOAT32: DoubleTensorType} if wide else _TYPES
     types = [
-        (_column_name(columns, index, spec), _TYPES[spec.dtype]([None, *(spec.shape or ())[1:]]))
+        (_column_name(columns, index, spec), kinds[spec.dtype]([None, *(spec.shape or ())[1:]]))
         for index, spec in enumerate(signature.inputs)
     ]
     failure: Exception | None = None
@@ -77,13 +89,15 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
     for final_option in ({"zipmap": False}, {"nocl": False}, {}):
         try:
             with _patched():
-                return skl2onnx.convert_sklearn(
+                made = skl2onnx.convert_sklearn(
                     prepared,
                     name="model",
                     initial_types=types,
                     target_opset={"": opset or OPSET, "ai.onnx.ml": ML_OPSET},
                     options=_options(prepared, final_option),
                 )
+            _widen_inputs(made)
+            return made
         except NameError as error:  # an option that the final estimator does not know
             failure = error
         except Exception as error:  # converters raise many kinds
@@ -94,6 +108,30 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
 def _refusal(error: BaseException) -> ConversionError:
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     return ConversionError(f"skl2onnx cannot convert the model: {type(error).__name__}: {first}")
+
+
+def _make_convertible(item: Any) -> None:
+    """Give a copied estimator the settings, equal in effect, that skl2onnx can convert."""
+    if hasattr(item, "flatten_transform"):
+        item.flatten_transform = False  # concerns transform, which voting is not asked
+    if isinstance(getattr(item, "weights", None), list | tuple):
+        item.weights = np.asarray(item.weights)
+    if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
+        item.encode = "onehot-dense"
+
+
+def _widen_inputs(model: Any) -> None:
+    """Let a model that was converted for float64 take float32."""
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        if tensor.elem_type == TensorProto.DOUBLE:
+            inner = f"{value.name}_as_double"
+            for graph in graphs(model.graph):
+                for node in graph.node:
+                    node.input[:] = [inner if name == value.name else name for name in node.input]
+            cast = onnx.helper.make_node("Cast", [value.name], [inner], to=TensorProto.DOUBLE)
+            model.graph.node.insert(0, cast)
+            tensor.elem_type = TensorProto.FLOAT
 
 
 def _column_name(columns: Columns, index: int, spec: TensorSpec) -> str:
@@ -224,47 +262,94 @@ def correct_locale(model: Any) -> None:
                 node.attribute.append(onnx.helper.make_attribute("locale", "C.UTF-8"))
 
 
-def track_missing(model: Any, estimator: Any) -> None:
-    """Send missing values where each tree learned to send them.
+@dataclass(frozen=True, slots=True)
+class _Forest:
+    """The nodes of the trees of one estimator, one tree after the other.
 
-    skl2onnx writes for the trees of decision trees and forests that NaN goes right. Which
-    estimator a node came from is told from its splits.
+    Attributes:
+        offsets: where each tree begins; one more than there are trees.
+        features: column that a node looks at.
+        thresholds: values up to which a node goes left, as scikit-learn has them.
+        missing_left: whether a node sends NaN left.
     """
-    forests = []
-    for _, item in walk(estimator):
-        members = getattr(item, "estimators_", [item])
-        members = members.ravel() if isinstance(members, np.ndarray) else members
-        trees = [member.tree_ for member in members if hasattr(member, "tree_")]
-        if trees and len(trees) == len(list(members)):
-            forests.append(trees)
+
+    offsets: Array
+    features: Array
+    thresholds: Array
+    missing_left: Array
+
+
+def correct_trees(model: Any, estimator: Any) -> None:
+    """Let trees split as scikit-learn's do: exactly at the threshold, and for missing values.
+
+    skl2onnx writes for decision trees and forests that NaN goes right, where each node
+    learned its own side; and it rounds the thresholds of histogram boosting to the nearest
+    float32, which moves training rows to the other side. For a float32 x, x <= t holds
+    exactly when x is at most the largest float32 that is not above t.
+
+    Which estimator a node came from is told from its splits.
+    """
+    forests = [forest for _, item in walk(estimator) if (forest := _forest_of(item))]
     for graph in graphs(model.graph):
         for node in graph.node:
             if node.op_type.startswith("TreeEnsemble"):
-                _track_missing(node, forests)
+                _correct_trees(node, forests)
 
 
-def _track_missing(node: Any, forests: list[list[Any]]) -> None:
+def _forest_of(item: Any) -> _Forest | None:
+    parts = []
+    if hasattr(item, "_predictors"):
+        nodes = [tree.nodes for group in item._predictors for tree in group]
+        parts = [
+            (part["feature_idx"], part["num_threshold"], part["missing_go_to_left"])
+            for part in nodes
+        ]
+    else:
+        members = getattr(item, "estimators_", [item])
+        members = list(members.ravel() if isinstance(members, np.ndarray) else members)
+        trees = [member.tree_ for member in members if hasattr(member, "tree_")]
+        if len(trees) == len(members) and all(hasattr(tree, "threshold") for tree in trees):
+            parts = [(tree.feature, tree.threshold, tree.missing_go_to_left) for tree in trees]
+    if not parts:
+        return None
+    features, thresholds, missing = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return _Forest(np.cumsum([0, *(len(part[0]) for part in parts)]), features, thresholds, missing)
+
+
+def _correct_trees(node: Any, forests: list[_Forest]) -> None:
     attributes = {attribute.name: attribute for attribute in node.attribute}
-    owners = list(attributes["nodes_treeids"].ints)
-    ids = list(attributes["nodes_nodeids"].ints)
-    leaves = [mode == b"LEAF" for mode in attributes["nodes_modes"].strings]
+    owners = np.array(attributes["nodes_treeids"].ints)
+    ids = np.array(attributes["nodes_nodeids"].ints)
+    inner = np.array([mode != b"LEAF" for mode in attributes["nodes_modes"].strings])
     features = np.array(attributes["nodes_featureids"].ints)
-    inner = ~np.array(leaves)
-    for trees in forests:
-        if max(owners) + 1 != len(trees) or len(ids) != sum(tree.node_count for tree in trees):
+    values = np.array(attributes["nodes_values"].floats, np.float32)
+    for index, forest in enumerate(forests):
+        if owners.max() + 2 != len(forest.offsets) or len(ids) != forest.offsets[-1]:
             continue
-        offsets = np.cumsum([0, *(tree.node_count for tree in trees)])
-        places = offsets[owners] + np.array(ids)
-        known = np.concatenate([tree.feature for tree in trees])[places]
-        if not (known[inner] == features[inner]).all():
+        places = forest.offsets[owners] + ids
+        cuts = forest.thresholds[places]
+        same = (forest.features[places] == features) & np.isclose(cuts, values, 1e-6, 1e-30)
+        if not same[inner].all():
             continue
-        left = np.concatenate([tree.missing_go_to_left for tree in trees])[places]
-        flags = np.where(inner, left, 0).astype(int).tolist()
-        stale = attributes.get("nodes_missing_value_tracks_true")
-        if stale is not None:
-            node.attribute.remove(stale)
-        node.attribute.append(onnx.helper.make_attribute("nodes_missing_value_tracks_true", flags))
+        flags = np.where(inner, forest.missing_left[places], 0).astype(int).tolist()
+        changed = {
+            "nodes_values": np.where(inner, _float32_below(cuts), values).tolist(),
+            "nodes_missing_value_tracks_true": flags,
+        }
+        for name, value in changed.items():
+            if name in attributes:
+                node.attribute.remove(attributes[name])
+            node.attribute.append(onnx.helper.make_attribute(name, value))
+        # Bagged trees may be alike in their splits and differ in the side of NaN: they
+        # are converted in order.
+        forests.append(forests.pop(index))
         return
+
+
+def _float32_below(values: Array) -> Array:
+    """Return the largest float32 that is not above each value."""
+    nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def scrub(message: Any) -> None:

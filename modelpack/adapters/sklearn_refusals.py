@@ -20,6 +20,8 @@ _REFUSED = {
     "RadiusNeighborsClassifier": "ONNX Runtime cannot run what skl2onnx writes for it",
     "RadiusNeighborsRegressor": "ONNX Runtime cannot run what skl2onnx writes for it",
     "GaussianProcessClassifier": "ONNX Runtime cannot run what skl2onnx writes for it",
+    "KNeighborsTransformer": "of rows at equal distance it keeps others than scikit-learn",
+    "KNNImputer": "of rows at equal distance it takes others than scikit-learn",
 }
 
 
@@ -63,6 +65,8 @@ def _problem(item: Any) -> str:
         categorical = getattr(item, "is_categorical_", None)
         if categorical is not None and np.any(categorical):
             return "its categorical_features are lost; encode them with an OrdinalEncoder instead"
+        if getattr(item, "loss", "") in {"poisson", "gamma"}:
+            return f"the exponential after the trees of its loss {item.loss!r} is lost"
         return ""
     if name == "LinearDiscriminantAnalysis" and len(item.classes_) == 2:
         return "its probabilities for two classes come out wrong"
@@ -72,12 +76,16 @@ def _problem(item: Any) -> str:
         return "it calls a Python function" if item.func is not None else ""
     if getattr(item, "add_indicator", False):
         return "the indicator of missing values (add_indicator) comes out wrong"
+    if name == "TfidfTransformer" and item.sublinear_tf:
+        return "sublinear_tf is computed as log(1 + tf), not 1 + log(tf)"
     if name in _VECTORIZERS:
         return _vectorizer_problem(item)
     return "" if type(item) in sklearn_operator_name_map else "skl2onnx does not know it"
 
 
 def _vectorizer_problem(item: Any) -> str:
+    if getattr(item, "sublinear_tf", False):
+        return "sublinear_tf is computed as log(1 + tf), not 1 + log(tf)"
     if item.stop_words and item.ngram_range[1] > 1:
         return "stop words together with n-grams come out wrong"
     if item.analyzer != "word":

@@ -176,6 +176,8 @@ def _dtypes(model: Any, positions: Iterable[int], names: tuple[str, ...]) -> dic
         }
     if name in _VECTORIZERS:
         return dict.fromkeys(where, DType.STRING)
+    if name == "CategoricalNB":
+        return dict.fromkeys(where, DType.INT64)
     if name == "SimpleImputer" and getattr(model, "_fit_dtype", np.dtype(float)).kind in "OUST":
         return dict.fromkeys(where, DType.STRING)
     return {}
@@ -295,8 +297,27 @@ def _limits(model: Any, width: int) -> tuple[Array, Array] | None:
         points = getattr(model, name, None)
         if isinstance(points, np.ndarray) and points.ndim == 2 and len(points):
             return points.min(0), points.max(0)
+    if hasattr(model, "n_categories_"):
+        return np.zeros(width), np.asarray(model.n_categories_) - 1
+    if type(model).__name__ in {"MultinomialNB", "ComplementNB"}:
+        # Sums of the column per class over rows of the class: up to thrice the mean.
+        means = model.feature_count_ / np.maximum(model.class_count_, 1)[:, None]
+        return np.zeros(width), 3 * means.max(0)
+    if hasattr(model, "lambdas_"):
+        return _undone(model, width)
     thresholds = _thresholds(model)
     return None if thresholds is None else _spread(thresholds, width)
+
+
+def _undone(model: Any, width: int) -> tuple[Array, Array]:
+    """What a power transformation maps to -2 and 2 standard deviations; NaN where nothing."""
+    scaler = getattr(model, "_scaler", None)
+    middle, spread = (scaler.mean_, scaler.scale_) if scaler else (np.zeros(width), np.ones(width))
+    standard = getattr(model, "standardize", False)
+    ends = [np.full(width, 2.0 * side) if standard else middle + 2 * side * spread
+            for side in (-1, 1)]
+    low, high = (model.inverse_transform(end[None])[0] for end in ends)
+    return low, high
 
 
 def _thresholds(model: Any) -> list[tuple[Array, Array]] | None:
@@ -309,7 +330,8 @@ def _thresholds(model: Any) -> list[tuple[Array, Array]] | None:
         ]
     members = getattr(model, "estimators_", [model])
     members = members.ravel() if isinstance(members, np.ndarray) else members
-    trees = [item.tree_ for item in members if hasattr(item, "tree_")]
+    found_trees = [getattr(item, "tree_", None) for item in members]
+    trees = [tree for tree in found_trees if hasattr(tree, "children_left")]
     split = [tree.children_left >= 0 for tree in trees]
     found = [
         (tree.feature[inner], tree.threshold[inner])

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,17 @@ from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import InputError
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
-from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
+from modelpack.signature import (
+    DEFAULT_SIGNATURE,
+    Dim,
+    DType,
+    Signature,
+    TensorSpec,
+    bound_names,
+    in_order_of,
+    refuse_swapped,
+    requested,
+)
 from modelpack.steps import Description, RunResult, StepOptions, StepResult
 
 _TOOLS = ("tensorflow-cpu",)
@@ -76,9 +86,9 @@ def describe(ref: ModelRef) -> Description:
     """
     loaded = _load(ref)
     native = _native(loaded.signatures[loaded.chosen], loaded.chosen)
-    signature = _ordered(native, ref.signature)
+    signature = in_order_of(native, ref.signature)
     if ref.signature is None:
-        _refuse_swapped(native, ref.outputs)
+        refuse_swapped(native, ref.outputs)
         signature = requested(native, ref.inputs, ref.outputs)
     weights = _weights(ref)
     by_dtype: Counter[str] = Counter()
@@ -196,7 +206,7 @@ def callable_of(ref: ModelRef) -> tuple[Any, Names]:
     native = _native(function, loaded.chosen)
     signature = ref.signature or native
     return function, Names(
-        _paired(signature.inputs, native.inputs), _paired(signature.outputs, native.outputs)
+        bound_names(signature.inputs, native.inputs), bound_names(signature.outputs, native.outputs)
     )
 
 
@@ -352,59 +362,6 @@ def _spec(name: str, spec: Any, dim_prefix: str, has_batch: bool = True) -> Tens
     return TensorSpec(name, dtype, tuple(dims))
 
 
-def _ordered(native: Signature, expected: Signature | None) -> Signature:
-    """What the file holds, in the order and with the dimension names of ``expected``."""
-    if expected is None:
-        return native
-    return replace(
-        native,
-        inputs=_reordered(native.inputs, expected.inputs),
-        outputs=_reordered(native.outputs, expected.outputs),
-    )
-
-
-def _reordered(
-    native: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]
-) -> tuple[TensorSpec, ...]:
-    wanted = {spec.name: (position, spec) for position, spec in enumerate(expected)}
-    named = []
-    for spec in native:
-        position, other = wanted.get(spec.name, (len(wanted), None))
-        shape = spec.shape
-        if shape is not None:
-            like = other.shape if other and other.shape and len(other.shape) == len(shape) else None
-            hints = like or (None,) * len(shape)
-            shape = tuple(
-                have if isinstance(have, int) else hint if isinstance(hint, str) else None
-                for have, hint in zip(shape, hints, strict=True)
-            )
-        named.append((position, replace(spec, shape=shape)))
-    return tuple(spec for _, spec in sorted(named, key=lambda item: (item[0], item[1].name)))
-
-
-def _refuse_swapped(native: Signature, outputs: tuple[str, ...]) -> None:
-    own = tuple(spec.name for spec in native.outputs)
-    if outputs and outputs != own and sorted(outputs) == sorted(own):
-        raise InputError(
-            "the output names given are the model's own in another order, so it is not clear "
-            "whether they reorder or rename",
-            hint=f"the model's order is {', '.join(own)}; use other names to rename",
-        )
-
-
-def _paired(given: tuple[TensorSpec, ...], native: tuple[TensorSpec, ...]) -> dict[str, str]:
-    """Bind by name when the names are the file's own, by position when they were renamed."""
-    own = {spec.name for spec in native}
-    if {spec.name for spec in given} == own:
-        return {name: name for name in sorted(own)}
-    if len(given) != len(native):
-        raise InputError(
-            f"the signature has {len(given)} tensors where the SavedModel has {len(native)}: "
-            + ", ".join(sorted(own))
-        )
-    return {new.name: old.name for new, old in zip(given, native, strict=True)}
-
-
 # --- facts -------------------------------------------------------------------------------------
 
 
@@ -446,7 +403,7 @@ def _bindings(
         (signature.inputs, native.inputs, definition.inputs),
         (signature.outputs, native.outputs, definition.outputs),
     ):
-        for name, own_name in sorted(_paired(given, own).items()):
+        for name, own_name in sorted(bound_names(given, own).items()):
             found[name] = tensors[own_name].name
     return found
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from modelpack import onnx_graph
 from modelpack.adapters.onnx_canonical import canonicalize
 from modelpack.adapters.savedmodel_bytes import canonicalize_functions
 from modelpack.dependencies import versions
@@ -19,9 +19,6 @@ from modelpack.steps import StepOptions, StepResult
 
 DEFAULT_OPSET = 17
 _OPSETS = range(9, 19)
-
-# A protobuf message ends at 2 GiB; what is larger keeps its weights in a file of their own.
-_LARGEST_MESSAGE = 1_900_000_000
 
 
 def write(function: Any, signature: Signature, target: Path, options: StepOptions) -> StepResult:
@@ -41,8 +38,7 @@ def write(function: Any, signature: Signature, target: Path, options: StepOption
     frozen = _freeze(function)
     model = _convert(frozen, signature, opset)
     _clean(model, signature, options.name)
-    _check(model)
-    _save(model, target)
+    onnx_graph.save(model, target)
     return StepResult(tools=versions("tf2onnx", "tensorflow-cpu", "onnx"), options={"opset": opset})
 
 
@@ -167,7 +163,9 @@ def _convert(frozen: _Frozen, signature: Signature, opset: int) -> Any:
     finally:
         logger.removeHandler(failures)
     _raise_unsupported(failures, None)
-    unknown = sorted({(node.op_type, node.name) for node in _nodes(model.graph) if _unknown(node)})
+    unknown = sorted(
+        {(node.op_type, node.name) for node in onnx_graph.nodes(model) if _unknown(node)}
+    )
     if unknown:
         _raise_unsupported(_Failures(missing=unknown), None)
     return model
@@ -235,21 +233,6 @@ def _raise_unsupported(failures: _Failures, cause: Exception | None) -> None:
 # --- cleaning and checks -------------------------------------------------------------------
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)
-
-
-def _nodes(graph: Any) -> Iterator[Any]:
-    for inner in _graphs(graph):
-        yield from inner.node
-
-
 def _unknown(node: Any) -> bool:
     import onnx
 
@@ -270,21 +253,11 @@ def _clean(model: Any, signature: Signature, name: str) -> None:
     _replace(graph.output, signature.outputs)
     canonicalize(model)
     graph.name = name
-    graph.doc_string = model.doc_string = ""
-    del model.metadata_props[:]
-    for inner in _graphs(graph):
-        inner.doc_string = ""
+    onnx_graph.scrub(model)
+    for inner in onnx_graph.graphs(graph):
         for value in (*inner.input, *inner.output, *inner.value_info) if inner is not graph else ():
             _forget_made_up_dims(value)
-    for node in _nodes(graph):
-        node.doc_string = ""
-    used = {node.domain or "" for node in _nodes(graph)}
-    kept = [
-        (item.domain, item.version) for item in model.opset_import if item.domain in used | {""}
-    ]
-    del model.opset_import[:]
-    for domain, version in kept:
-        model.opset_import.add(domain=domain, version=version)
+    onnx_graph.drop_unused_opsets(model)
 
 
 def _check_types(values: Any, specs: tuple[TensorSpec, ...]) -> None:
@@ -317,30 +290,3 @@ def _forget_made_up_dims(value: Any) -> None:
     for dim in value.type.tensor_type.shape.dim:
         if dim.dim_param.startswith("unk__"):
             dim.ClearField("dim_param")
-
-
-def _check(model: Any) -> None:
-    import onnx
-
-    if model.ByteSize() > _LARGEST_MESSAGE:
-        return
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:
-        raise ConversionError(f"tf2onnx made an invalid model: {error}") from error
-
-
-def _save(model: Any, target: Path) -> None:
-    import onnx
-
-    if model.ByteSize() <= _LARGEST_MESSAGE:
-        target.write_bytes(model.SerializeToString(deterministic=True))
-        return
-    onnx.save_model(
-        model,
-        str(target),
-        save_as_external_data=True,
-        all_tensors_to_one_file=True,
-        location=f"{target.name}.data",
-    )
-    onnx.checker.check_model(str(target), full_check=True)

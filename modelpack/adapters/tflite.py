@@ -7,7 +7,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,17 @@ from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, QuantizationError
 from modelpack.samples import Array, Case, numpy_dtype, read_cases, write_cases
-from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
+from modelpack.signature import (
+    DEFAULT_SIGNATURE,
+    Dim,
+    DType,
+    Signature,
+    TensorSpec,
+    bound_names,
+    in_order_of,
+    refuse_swapped,
+    requested,
+)
 from modelpack.steps import Description, QuantizeRequest, RunResult, StepResult
 
 SCHEMES = ("dynamic-int8", "float16", "static-int8")
@@ -52,9 +62,9 @@ def describe(ref: ModelRef) -> Description:
     """
     file = _read(*_stamp(ref.location))
     native = file.signature
-    signature = _ordered(native, ref.signature)
+    signature = in_order_of(native, ref.signature)
     if ref.signature is None:
-        _refuse_swapped(native, ref.outputs)
+        refuse_swapped(native, ref.outputs)
         signature = requested(native, ref.inputs, ref.outputs)
     precision, parameters = _weights(file.model)
     return Description(
@@ -70,7 +80,7 @@ def describe(ref: ModelRef) -> Description:
                 (signature.inputs, native.inputs),
                 (signature.outputs, native.outputs),
             )
-            for name, own in sorted(_paired(given, own_specs).items())
+            for name, own in sorted(bound_names(given, own_specs).items())
         },
     )
 
@@ -283,59 +293,6 @@ def _spec(name: str, tensor: Any, dim_prefix: str) -> TensorSpec:
     return TensorSpec(name, dtype, tuple(dims))
 
 
-def _ordered(native: Signature, expected: Signature | None) -> Signature:
-    """What the file holds, in the order and with the dimension names of ``expected``."""
-    if expected is None:
-        return native
-    return replace(
-        native,
-        inputs=_reordered(native.inputs, expected.inputs),
-        outputs=_reordered(native.outputs, expected.outputs),
-    )
-
-
-def _reordered(
-    native: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]
-) -> tuple[TensorSpec, ...]:
-    wanted = {spec.name: (position, spec) for position, spec in enumerate(expected)}
-    named = []
-    for spec in native:
-        position, other = wanted.get(spec.name, (len(wanted), None))
-        shape = spec.shape
-        if shape is not None:
-            like = other.shape if other and other.shape and len(other.shape) == len(shape) else None
-            hints = like or (None,) * len(shape)
-            shape = tuple(
-                have if isinstance(have, int) else hint if isinstance(hint, str) else None
-                for have, hint in zip(shape, hints, strict=True)
-            )
-        named.append((position, replace(spec, shape=shape)))
-    return tuple(spec for _, spec in sorted(named, key=lambda item: (item[0], item[1].name)))
-
-
-def _refuse_swapped(native: Signature, outputs: tuple[str, ...]) -> None:
-    own = tuple(spec.name for spec in native.outputs)
-    if outputs and outputs != own and sorted(outputs) == sorted(own):
-        raise InputError(
-            "the output names given are the model's own in another order, so it is not clear "
-            "whether they reorder or rename",
-            hint=f"the model's order is {', '.join(own)}; use other names to rename",
-        )
-
-
-def _paired(given: tuple[TensorSpec, ...], native: tuple[TensorSpec, ...]) -> dict[str, str]:
-    """Bind by name when the names are the file's own, by position when they were renamed."""
-    own = {spec.name for spec in native}
-    if {spec.name for spec in given} == own:
-        return {name: name for name in sorted(own)}
-    if len(given) != len(native):
-        raise InputError(
-            f"the signature has {len(given)} tensors where the file has {len(native)}: "
-            + ", ".join(sorted(own))
-        )
-    return {new.name: old.name for new, old in zip(given, native, strict=True)}
-
-
 # --- facts ---------------------------------------------------------------------------------------
 
 
@@ -409,8 +366,8 @@ class _Runner:
         self._file = _read(*_stamp(ref.location))
         self.signature = ref.signature or self._file.signature
         native = self._file.signature
-        self._inputs = _paired(self.signature.inputs, native.inputs)
-        self._outputs = _paired(self.signature.outputs, native.outputs)
+        self._inputs = bound_names(self.signature.inputs, native.inputs)
+        self._outputs = bound_names(self.signature.outputs, native.outputs)
         try:
             self._interpreter = Interpreter(model_path=ref.location, num_threads=1)
             if self._file.key:
@@ -622,7 +579,7 @@ def _calibration_feeds(source: ModelRef, request: QuantizeRequest) -> dict[str, 
             hint="convert the model again, or use dynamic-int8",
         )
     signature = source.signature or file.signature
-    bound = _paired(signature.inputs, file.signature.inputs)
+    bound = bound_names(signature.inputs, file.signature.inputs)
     feeds = read_cases(Path(request.calibration), signature.inputs)
     if not feeds:
         raise QuantizationError("the calibration data holds no samples")

@@ -23,6 +23,7 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from modelpack import onnx_graph
 from modelpack.adapters import torch_loading
 from modelpack.adapters.torch_loading import load, scan
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
@@ -45,9 +46,6 @@ from modelpack.signature import Signature, TensorSpec, requested
 from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult
 
 __all__ = ["describe", "run", "scan", "to_onnx"]
-
-# Weights beyond this go to a file beside the model: a protobuf message ends at 2 GiB.
-_SIDECAR_BYTES = 1_900_000_000
 
 _FAST_PATH_NOTE = (
     "PyTorch's fused transformer layer, which eager inference uses by itself, answers zero at "
@@ -229,7 +227,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     if options.opset is not None and opset != options.opset:
         raise ConversionError(
             f"PyTorch {torch.__version__} wrote opset {opset}, not {options.opset}",
-            hint="torch.onnx writes opsets from 18 on; leave --opset away for its default",
+            hint="torch.onnx writes opsets from 17 on; leave --opset away for its default",
         )
     _tidy(model, signature)
     Path(target).write_bytes(model.SerializeToString(deterministic=True))
@@ -384,7 +382,7 @@ def _cause(error: BaseException) -> str:
 
 def _save(program: Any, target: Path, weights: list[torch.Tensor]) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights)
-    wanted = size > _SIDECAR_BYTES
+    wanted = size > onnx_graph.LARGEST_FILE
     program.save(str(target), external_data=wanted)
     if target.with_name(target.name + ".data").exists() != wanted:
         raise ConversionError(
@@ -402,7 +400,7 @@ def _tidy(model: onnx.ModelProto, signature: Signature) -> None:
     Raises:
         ConversionError: a dimension is fixed in the file, but named in the signature.
     """
-    _scrub(model)
+    onnx_graph.scrub(model)
     renamed: dict[str, str | int] = {}
     for value, spec in zip(model.graph.input, signature.inputs, strict=True):
         for have, want in zip(value.type.tensor_type.shape.dim, spec.shape or (), strict=True):
@@ -417,16 +415,6 @@ def _tidy(model: onnx.ModelProto, signature: Signature) -> None:
         strict=True,
     ):
         _bind(value, spec)
-
-
-def _scrub(message: Any) -> None:
-    """Remove doc strings and metadata, which hold stack traces, at every level."""
-    for field, value in list(message.ListFields()):
-        if field.name in {"metadata_props", "doc_string"}:
-            message.ClearField(field.name)
-        elif field.message_type:
-            for item in value if field.is_repeated else [value]:
-                _scrub(item)
 
 
 def _rename(dim: Any, renamed: dict[str, str | int]) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from modelpack.cli import terminal
 from modelpack.cli.options import (
+    Artifact,
     Bench,
     Data,
     Debug,
@@ -205,10 +206,13 @@ app.command("convert", help="Convert a model to other formats and check each aga
 
 @app.command()
 def quantize(
-    model: Model,
+    model: Artifact,
     output: Output,
     scheme: Annotated[str, typer.Option("--scheme", help="dynamic-int8, static-int8 or float16.")],
-    to: To = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", metavar="FORMAT", help="onnx or tflite, of a directory; repeatable."),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option("--calibration", metavar="DATA", help="Typical inputs, for static-int8."),

@@ -29,9 +29,17 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+Artifact = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An .onnx or .tflite file, or a modelpack directory.",
+        show_default=False,
+    ),
+]
 Output = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="OUT", help="A directory, or one file such as m.onnx."),
+    typer.Option("--out", "-o", metavar="OUT", help="A directory, or one file such as m.onnx."),
 ]
 To = Annotated[
     list[str] | None,
@@ -47,7 +55,7 @@ Inputs = Annotated[
 ]
 Outputs = Annotated[
     list[str] | None,
-    typer.Option("--output-name", metavar="NAME", help="Name of an output, in order; repeatable."),
+    typer.Option("--output", metavar="NAME", help="Name of an output, in order; repeatable."),
 ]
 Weights = Annotated[
     Path | None,

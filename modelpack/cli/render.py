@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelpack.artifact import MANIFEST_NAME, Artifact
-from modelpack.cli.terminal import Manner, print_json, stdout
+from modelpack.cli.terminal import Manner, print_json, stderr, stdout
 from modelpack.manifest import Manifest
 from modelpack.parity import ParityReport, Verdict
 from modelpack.routes import Route
@@ -66,6 +66,10 @@ def validation(report: ValidationReport, manner: Manner) -> None:
     if manner.json:
         artifacts = [_with_verdict(item) for item in report.artifacts]
         print_json({"model": report.model, "verdict": report.verdict, "artifacts": artifacts})
+    for item in report.artifacts:
+        for line in (*item.signature_problems, *filter(None, [item.parity.reason])):
+            style = "bold red" if item.verdict is Verdict.FAILED else "yellow"
+            stderr().print(f"{item.verdict}: {item.path}: {line}", style=style)
     if manner.json or manner.quiet:
         return
     console = stdout()
@@ -87,9 +91,6 @@ def validation(report: ValidationReport, manner: Manner) -> None:
         row += ["-" if item.latency_ms is None else f"{item.latency_ms:.3g} ms"] if bench else []
         table.add_row(*row)
     console.print(table)
-    for item in report.artifacts:
-        for line in (*item.signature_problems, *filter(None, [item.parity.reason])):
-            console.print(f"{item.path}: {line}")
 
 
 def written(paths: list[Path], manner: Manner) -> None:
@@ -118,6 +119,7 @@ def inspection(found: Inspection, manner: Manner) -> None:
     if found.description is not None:
         _description(console, found.description)
     if found.manifest is not None:
+        console.print()
         _heading(console, found.manifest)
         table = _table("artifact", "size", "precision", "verdict", "max error", "route")
         for item in found.manifest.artifacts:

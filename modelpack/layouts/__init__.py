@@ -95,7 +95,7 @@ def choose(package: Package, formats: tuple[str, ...], options: LayoutOptions) -
         for item in artifacts:
             if item.format == name and item.quantization is None:
                 return item
-    held = ", ".join(item.format for item in artifacts) or "nothing"
+    held = ", ".join(sorted({item.format for item in artifacts})) or "nothing"
     raise PackagingError(
         f"the layout needs a {' or '.join(formats)} artifact; '{package.manifest.name}' has {held}",
         hint=f"modelpack convert ... --to {formats[0]}",

@@ -128,7 +128,7 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         files: dict[str, Path] = {}
         for route in routes:
             product = built.build(route)
-            report = _compare(pool, product, evidence, options)
+            report = _compare(pool, source, product, evidence, options)
             path = _artifact_name(output, route)
             artifact = _record(product, path, report, source.ref.signature)
             artifacts.append(artifact)
@@ -306,7 +306,7 @@ def _evidence(pool: WorkerPool, source: Opened, options: ConvertOptions) -> Evid
     signature = source.ref.signature
     assert signature is not None
     if options.data is not None:
-        cases, origin = datasets.read(options.data, signature).uneven_cases(GOLDEN_ROWS), "data"
+        cases, origin = _uneven(options.data, signature), "data"
     else:
         cases = generate(source.description, seed=options.seed)
         origin = "generated"
@@ -314,6 +314,10 @@ def _evidence(pool: WorkerPool, source: Opened, options: ConvertOptions) -> Evid
     outputs, _ = run_cases(pool, source.ref, cases)
     _refuse_meaningless(signature, cases, outputs)
     return Evidence(cases, outputs, origin, f"{source.ref.format} source")
+
+
+def _uneven(data: Path, signature: Signature) -> list[Case]:
+    return datasets.read(data, signature, rows=GOLDEN_ROWS).uneven_cases(GOLDEN_ROWS)
 
 
 def _refuse_meaningless(
@@ -340,16 +344,18 @@ def _refuse_meaningless(
 
 def _compare(
     pool: WorkerPool,
+    source: Opened,
     product: _Product,
     evidence: Evidence | None,
     options: ConvertOptions,
 ) -> ParityReport:
     if evidence is None:
         return unverified("--no-validate")
-    signature = product.ref.signature
+    promised, signature = source.ref.signature, product.ref.signature
+    assert promised is not None
     assert signature is not None
     log.info("comparing %s with the source", product.ref.format)
-    usable = evidence.accepted_by(signature)
+    usable = evidence.fitted_to(promised, product.fixed_dims)
     if not usable.cases:
         sizes = ", ".join(f"{dim}={size}" for dim, size in product.fixed_dims.items())
         return unverified(f"no sample has the fixed dimensions {sizes}")

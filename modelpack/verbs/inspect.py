@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelpack import archive
@@ -74,7 +74,7 @@ def _archive(pool: WorkerPool, ref: ModelRef) -> Inspection:
 def _model(pool: WorkerPool, ref: ModelRef) -> Inspection:
     digest, size = measure(ref.path)
     known = find(ref.path)
-    manifest = known[0] if known else None
+    manifest = replace(known[0], artifacts=(known[1],)) if known else None
     findings = () if ref.trusted else tuple(scan(pool, ref))
     description = None if findings else open_model(pool, ref).description
     return Inspection(

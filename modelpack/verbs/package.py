@@ -99,6 +99,9 @@ def _manifest(directory: Path, options: PackageOptions) -> Manifest:
             f"these artifacts failed their parity check: {', '.join(failed)}",
             hint="convert again, or add --allow-failed",
         )
+    for item in manifest.artifacts:
+        if item.parity.verdict is Verdict.UNVERIFIED:
+            log.warning("%s is unverified: %s", item.path, item.parity.reason)
     name = options.name or manifest.name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise PackagingError(f"'{name}' cannot be a directory on a server", hint="add --name NAME")

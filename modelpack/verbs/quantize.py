@@ -280,7 +280,7 @@ def _calibration(pool: WorkerPool, ref: ModelRef, options: QuantizeOptions) -> t
     if options.scheme not in CALIBRATED or options.calibration is None:
         return "", 0
     assert ref.signature is not None
-    samples = datasets.read(options.calibration, ref.signature).head(CALIBRATION_ROWS)
+    samples = datasets.read(options.calibration, ref.signature, rows=CALIBRATION_ROWS)
     file = pool.scratch / "calibration.npz"
     write_cases(file, samples.batches())
     return str(file), len(samples)
@@ -316,7 +316,10 @@ def _evidence(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> 
         cases, origin = samples.batches(), "data"
     elif subject.manifest is not None and subject.manifest.golden is not None:
         kept = golden.read(subject.manifest.golden, subject.root, signature)
-        cases, origin = list(kept.accepted_by(signature).cases), _COMMON_SAMPLES
+        assert subject.artifact is not None
+        promised = subject.manifest.signature(subject.artifact.signature)
+        fitting = kept.fitted_to(promised, subject.artifact.fixed_dims)
+        cases, origin = list(fitting.cases), _COMMON_SAMPLES
     else:
         cases, origin = generate(subject.opened.description, seed=options.seed), "generated"
     outputs = run_cases(pool, ref, cases)[0] if cases else []

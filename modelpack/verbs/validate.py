@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelpack import archive, datasets, golden
-from modelpack.artifact import Artifact, Encoding, ModelRef, encoding_of
+from modelpack.artifact import Artifact, Encoding, Golden, ModelRef, encoding_of
 from modelpack.compare import Judgement, compare, tolerance_for
 from modelpack.errors import ContractError, InputError
 from modelpack.golden import Evidence
@@ -31,7 +31,7 @@ class ValidateOptions:
     Attributes:
         reference: a model to compare with, instead of the manifest's golden samples.
         weights: state dict, when the reference is a Python reference.
-        trust: load the reference even if that runs code it contains.
+        trust: load model and reference even if that runs code they contain.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.
         metric: ``accuracy`` or ``mae``; chosen from the labels when empty.
@@ -135,14 +135,14 @@ def validate(model: str, options: ValidateOptions) -> ValidationReport:
         InputError: a file or option cannot be used.
     """
     with workspace(options.limits) as pool:
-        subjects = _subjects(pool, model)
+        subjects = _subjects(pool, model, options)
         reference = _open_reference(pool, options)
         results = [_check(pool, subject, reference, options) for subject in subjects]
     return ValidationReport(Path(model).name, tuple(results))
 
 
-def _subjects(pool: WorkerPool, model: str) -> list[_Subject]:
-    ref = locate(Request(model))
+def _subjects(pool: WorkerPool, model: str, options: ValidateOptions) -> list[_Subject]:
+    ref = locate(Request(model, trust=options.trust))
     if ref.encoding is Encoding.ARCHIVE:
         root = pool.scratch / "package"
         archive.extract(ref.path, root)
@@ -223,6 +223,13 @@ def _open_subject(
     assert found is not None
     if ref.signature is not None:
         problems = differences(ref.signature, found)
+        if reference is not None and reference.ref.signature is not None:
+            found = ref.signature
+            if _names(found) != _names(reference.ref.signature):
+                raise InputError(
+                    f"{ref.display} and the reference have different signatures: "
+                    f"{found} and {reference.ref.signature}"
+                )
         return replace(opened, ref=ref), problems
     if reference is None:
         return opened, []
@@ -269,10 +276,7 @@ def _evidence(
     if reference is None:
         if subject.manifest is None or subject.artifact is None:
             return None
-        entry = subject.manifest.golden_of(subject.artifact)
-        if entry is None:
-            return None
-        return golden.read(entry, subject.root, signature).accepted_by(signature)
+        return _kept(subject, subject.manifest.golden_of(subject.artifact))
     if options.data is not None:
         samples = datasets.read(options.data, signature)
         cases, origin = samples.batches(), "data"
@@ -308,17 +312,21 @@ def _compare(
     return compare(signature, evidence.outputs, outputs, judgement)
 
 
+def _kept(subject: _Subject, entry: Golden | None) -> Evidence | None:
+    """Golden samples of the manifest, cut to what the artifact can be fed."""
+    if entry is None or subject.manifest is None or subject.artifact is None:
+        return None
+    promised = subject.manifest.signature(subject.artifact.signature)
+    kept = golden.read(entry, subject.root, promised)
+    return kept.fitted_to(promised, subject.artifact.fixed_dims)
+
+
 def _latency(
     pool: WorkerPool, subject: _Subject, opened: Opened, evidence: Evidence
 ) -> float | None:
     """Median milliseconds of one call, on a feed that all artifacts of a manifest share."""
-    signature = opened.ref.signature
-    assert signature is not None
-    shared = evidence
-    if subject.manifest is not None and subject.manifest.golden is not None:
-        common = golden.read(subject.manifest.golden, subject.root, signature)
-        shared = common.accepted_by(signature)
-    first = (shared if shared.cases else evidence).cases[0]
+    shared = _kept(subject, subject.manifest.golden) if subject.manifest else None
+    first = (shared if shared and shared.cases else evidence).cases[0]
     return run_cases(pool, opened.ref, [first], repeat=BENCH_REPEATS)[1].latency_ms
 
 

@@ -306,13 +306,13 @@ def _(here, models, made):
 
 @case("two outputs of one name", 2, "two outputs are called 'a'")
 def _(here, models, made):
-    names = ["--output-name", "a", "--output-name", "a"]
+    names = ["--output", "a", "--output", "a"]
     return to_onnx(models / "sklearn_forest.skops", *names)
 
 
 @case("too many output names", 2, "output names were given")
 def _(here, models, made):
-    return to_onnx(models / "keras_cnn.keras", "--output-name", "a", "--output-name", "b")
+    return to_onnx(models / "keras_cnn.keras", "--output", "a", "--output", "b")
 
 
 @case("input of another dtype", 2, "float64")

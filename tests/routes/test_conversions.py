@@ -152,7 +152,7 @@ def test_a_users_names_and_dims_reach_every_format(models: Path, tmp_path: Path,
     modelpack.ok(
         *("convert", models / "keras_cnn.keras", "-o", "out"),
         *("--to", "onnx", "--to", "tflite", "--to", "savedmodel"),
-        *("--input", "pixels:float32[n,8,8,1]", "--output-name", "scores"),
+        *("--input", "pixels:float32[n,8,8,1]", "--output", "scores"),
     )
     signature = manifest_of(tmp_path / "out")["signatures"][0]
     assert signature["inputs"] == [{"name": "pixels", "dtype": "float32", "shape": ["n", 8, 8, 1]}]
@@ -176,7 +176,7 @@ def test_a_python_reference_with_weights_gives_the_trained_model(
     for suffix in ("pt", "safetensors"):
         modelpack.ok(
             *("export", f"{reference}:build", "--weights", models / f"torch_cnn.{suffix}"),
-            *("--input", "image:float32[batch,1,8,8]", "--output-name", "logits"),
+            *("--input", "image:float32[batch,1,8,8]", "--output", "logits"),
             *("-o", f"{suffix}.onnx"),
         )
         samples = test_samples(models, "torch_cnn", 50)

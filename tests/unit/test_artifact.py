@@ -256,7 +256,7 @@ def test_any_content_is_told_or_refused_with_a_typed_error(
 
 def test_a_reference_is_shown_by_its_file_name_or_as_it_was_given() -> None:
     assert ModelRef("onnx", Encoding.ONNX, "/a/b/model.onnx").display == "model.onnx"
-    assert ModelRef("", Encoding.PYTHON, "/a/b.py:model").display == "/a/b.py:model"
+    assert ModelRef("", Encoding.PYTHON, "/a/b.py:model").display == "b.py:model"
 
 
 # --- digests --------------------------------------------------------------------------

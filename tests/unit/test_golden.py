@@ -63,10 +63,15 @@ def test_golden_samples_without_a_tensor_of_the_signature_are_refused(tmp_path: 
         golden.read(entry, tmp_path, more)
 
 
-def test_only_feeds_that_fit_the_fixed_dims_are_kept() -> None:
-    fixed = SIGNATURE.with_dims({"n": 2})
-    found = evidence().accepted_by(fixed)
-    assert [len(case["b"]) for case in found.cases] == [2]
-    assert [len(case["y"]) for case in found.outputs] == [2]
-    assert len(evidence().accepted_by(SIGNATURE).cases) == 3
-    assert not evidence().accepted_by(SIGNATURE.with_dims({"n": 9})).cases
+def test_feeds_are_cut_into_batches_of_the_fixed_size() -> None:
+    whole = evidence()
+    rows = sum(len(case["b"]) for case in whole.cases)
+    found = whole.fitted_to(SIGNATURE, {"n": 1})
+    assert [len(case["b"]) for case in found.cases] == [1] * rows
+    joined = np.concatenate([case["b"] for case in found.cases])
+    np.testing.assert_array_equal(joined, np.concatenate([case["b"] for case in whole.cases]))
+    assert len(found.outputs) == rows
+    pairs = whole.fitted_to(SIGNATURE, {"n": 2})
+    assert {len(case["b"]) for case in pairs.cases} == {2}
+    assert len(whole.fitted_to(SIGNATURE, {}).cases) == len(whole.cases)
+    assert not whole.fitted_to(SIGNATURE, {"n": 9}).cases

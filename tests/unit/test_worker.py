@@ -383,9 +383,9 @@ def test_arguments_that_do_not_fit_the_annotations_are_an_error(pool: WorkerPool
 @pytest.mark.parametrize(
     ("step", "how", "printed"),
     [
-        ("killed", "was killed by SIGKILL", "before the end"),
-        ("aborted", "was killed by SIGABRT", "assertion failed in C"),
-        ("left", "exited with status 7", ""),
+        ("killed", "the worker was killed by SIGKILL", "before the end"),
+        ("aborted", "the worker was killed by SIGABRT", "assertion failed in C"),
+        ("left", "the worker exited with status 7", ""),
     ],
 )
 def test_a_crash_is_a_worker_error_with_the_log_and_the_pool_goes_on(
@@ -393,7 +393,7 @@ def test_a_crash_is_a_worker_error_with_the_log_and_the_pool_goes_on(
 ) -> None:
     before = pool.call("a", "worker_steps:pid", int)
     other = pool.call("b", "worker_steps:pid", int)
-    with pytest.raises(WorkerError, match=f"worker_steps:{step} {how}") as caught:
+    with pytest.raises(WorkerError, match=f"worker_steps:{step}: {how}") as caught:
         pool.call("a", f"worker_steps:{step}", str, failure=InputError)
     assert caught.value.exit_code == 10
     assert printed in caught.value.log

@@ -1,0 +1,72 @@
+"""What every adapter that writes ONNX does to the file: walk it, clear it, check and save it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import Message
+
+from modelpack.errors import ConversionError
+
+# protobuf refuses messages of 2 GiB and more; larger models keep weights beside the file.
+LARGEST_FILE = 1_900_000_000
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and the graphs of its nodes, at every depth."""
+    pending = [graph]
+    while pending:
+        current = pending.pop()
+        yield current
+        for node in current.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    pending.append(attribute.g)
+                pending.extend(attribute.graphs)
+
+
+def nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node: of the graph, of subgraphs and of the model's own functions."""
+    for graph in graphs(model.graph):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node
+
+
+def scrub(message: Message) -> None:
+    """Clear documentation and metadata at every depth: exporters write stack traces there."""
+    for field, value in message.ListFields():
+        if field.name in {"metadata_props", "doc_string"}:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for part in [value] if isinstance(value, Message) else value:
+                scrub(part)
+
+
+def drop_unused_opsets(model: onnx.ModelProto) -> None:
+    """Keep only the op sets that a node belongs to, and the default one."""
+    used = {node.domain for node in nodes(model)} | {"", "ai.onnx"}
+    kept = [(item.domain, item.version) for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    for domain, version in kept:
+        model.opset_import.add(domain=domain, version=version)
+
+
+def save(model: onnx.ModelProto, target: Path) -> None:
+    """Write a model and check it; weights go to ``<target>.data`` when one file cannot hold them.
+
+    Raises:
+        ConversionError: the model is not valid ONNX.
+    """
+    if model.ByteSize() > LARGEST_FILE:
+        onnx.save(model, target, save_as_external_data=True, location=f"{target.name}.data")
+    else:
+        target.write_bytes(model.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(target, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        target.unlink()
+        line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise ConversionError(f"the model is not valid ONNX: {line}") from None

@@ -1,0 +1,567 @@
+"""Every scikit-learn estimator, taken to ONNX: right, refused by name, or caught by parity.
+
+What must never happen is a file that passes the comparison on generated samples, which is
+all that `modelpack convert` looks at without ``--data``, and answers wrongly on real rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.experimental.enable_halving_search_cv
+import sklearn.experimental.enable_iterative_imputer  # noqa: F401
+from sklearn import datasets
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
+from sklearn.decomposition import PCA
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+)
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.feature_selection import SelectKBest, chi2
+from sklearn.impute import KNNImputer, SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    StandardScaler,
+)
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils import all_estimators
+
+from modelpack.adapters import onnx as onnx_adapter
+from modelpack.adapters import sklearn as sklearn_adapter
+from modelpack.adapters.sklearn_loading import walk
+from modelpack.artifact import Encoding, ModelRef
+from modelpack.compare import Judgement, compare, tolerance_for
+from modelpack.errors import ConversionError, InputError
+from modelpack.parity import ParityReport
+from modelpack.samples import Case, generate, numpy_dtype, read_cases, write_cases
+from modelpack.signature import DType, Signature, differences
+from modelpack.steps import StepOptions
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+SEED = 0
+
+# Cannot be fitted here, with the reason.
+CANNOT_BE_FITTED: dict[str, str] = {}
+
+
+# --- data ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an estimator is fitted on (``train`` says which rows) and what it is asked for."""
+
+    X: Any
+    y: Any = None
+    train: Any = None
+
+    def fit(self, model: BaseEstimator) -> BaseEstimator:
+        X, y = _rows(self.X, self.train), _rows(self.y, self.train)
+        return model.fit(X) if y is None else model.fit(X, y)
+
+
+def _rows(values: Any, chosen: Any) -> Any:
+    if values is None or chosen is None:
+        return values
+    if isinstance(values, pd.DataFrame):
+        return values.iloc[chosen]
+    return [values[i] for i in chosen] if isinstance(values, list) else values[chosen]
+
+
+def _split(X: Any, y: Any = None) -> Data:
+    order = np.random.default_rng(SEED).permutation(len(X))
+    return Data(X, y, np.sort(order[: 2 * len(X) // 3]))
+
+
+@lru_cache
+def data(name: str) -> Data:
+    """Data by name; real measurements wherever there are any."""
+    rng = np.random.default_rng(SEED)
+    if name in {"iris", "breast_cancer", "diabetes"}:
+        return _split(*getattr(datasets, f"load_{name}")(return_X_y=True))
+    iris, diabetes = data("iris"), data("diabetes")
+    missing = rng.random(iris.X.shape) < 0.15
+    kinds = np.array(["setosa", "versicolor", "virginica"])
+    made = {
+        "iris, NaN": lambda: _split(np.where(missing, np.nan, iris.X), iris.y),
+        "iris, strings": lambda: _split(iris.X, kinds[iris.y]),
+        "iris, few labels": lambda: _split(iris.X, np.where(rng.random(150) < 0.7, -1, iris.y)),
+        "iris, whole": lambda: _split(np.round(iris.X).astype(np.int64), iris.y),
+        "iris, two labels": lambda: _split(iris.X, np.c_[iris.y > 0, iris.y > 1].astype(int)),
+        "iris, counts": lambda: _split(np.round(10 * iris.X), iris.y),
+        "diabetes, two": lambda: _split(diabetes.X, np.c_[diabetes.y, diabetes.y**2 / 100]),
+        "diabetes, one column": lambda: _split(diabetes.X[:, 2], diabetes.y),
+        "diabetes, raw": lambda: _split(*datasets.load_diabetes(return_X_y=True, scaled=False)),
+        "categories": lambda: _split(_frame()[["color", "size"]], _frame()["label"].to_numpy()),
+        "frame": lambda: _split(_frame().drop(columns="label"), _frame()["label"].to_numpy()),
+        "text": lambda: _split(*_texts()),
+        "labels": lambda: Data(kinds[iris.y]),
+        "label sets": lambda: Data([{kinds[i], kinds[i // 2]} for i in iris.y]),
+        "records": lambda: Data(_frame().drop(columns="label").to_dict("records")),
+        "images": lambda: Data(rng.random((10, 8, 8))),
+        "kernel": lambda: Data(iris.X @ iris.X.T),
+    }
+    return made[name]()
+
+
+@lru_cache
+def _frame() -> pd.DataFrame:
+    rng = np.random.default_rng(SEED)
+    X, y = datasets.load_breast_cancer(return_X_y=True)
+    frame = pd.DataFrame({"area": X[:, 3], "smoothness": X[:, 4], "texture": X[:, 1]})
+    frame["color"] = rng.choice(["red", "green", "blue"], len(X))
+    frame["size"] = np.where(X[:, 0] > 14, "large", "small")
+    frame["label"] = np.where(y, "benign", "malignant")
+    return frame
+
+
+@lru_cache
+def _texts() -> tuple[list[str], Any]:
+    """Texts by known words: descriptions of the bundled data sets, sentence by sentence."""
+    found: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(("iris", "diabetes", "breast_cancer")):
+        text = getattr(datasets, f"load_{name}")().DESCR
+        lines = [line.strip() for line in text.splitlines() if len(line.split()) > 3]
+        found += lines
+        labels += [label] * len(lines)
+    found[:4] = ["Été à Łódź: naïve Ærøskøbing", "ΑΒΓ δεζ  iris", "iris!! PLANT_width 3.5", "ß ſ"]
+    return found, np.array(labels)
+
+
+# --- estimators ----------------------------------------------------------------------
+
+_logistic = LogisticRegression(max_iter=1000)
+_tree = DecisionTreeClassifier(max_depth=4, random_state=SEED)
+_ridge = Ridge()
+
+# Constructor arguments of those that have required ones, or that give nothing without.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "ClassifierChain": {"estimator": _logistic},
+    "ColumnTransformer": {"transformers": [("a", StandardScaler(), [0, 2]), ("b", PCA(1), [1, 3])]},
+    "FeatureUnion": {"transformer_list": [("a", StandardScaler()), ("b", PCA(2))]},
+    "FixedThresholdClassifier": {"estimator": _logistic, "threshold": 0.3},
+    "FrozenEstimator": {"estimator": _logistic.fit(*datasets.load_iris(return_X_y=True))},
+    "GridSearchCV": {"estimator": _logistic, "param_grid": {"C": [0.1, 1]}},
+    "HalvingGridSearchCV": {"estimator": _logistic, "param_grid": {"C": [0.1, 1]}},
+    "HalvingRandomSearchCV": {"estimator": _logistic, "param_distributions": {"C": [0.1, 1]}},
+    "RandomizedSearchCV": {
+        "estimator": _logistic,
+        "param_distributions": {"C": [0.1, 1]},
+        "n_iter": 2,
+    },
+    "LocalOutlierFactor": {"novelty": True},
+    "MultiOutputClassifier": {"estimator": _logistic},
+    "MultiOutputRegressor": {"estimator": _ridge},
+    "OneVsOneClassifier": {"estimator": _logistic},
+    "OneVsRestClassifier": {"estimator": _logistic},
+    "OutputCodeClassifier": {"estimator": _logistic},
+    "Pipeline": {"steps": [("scale", StandardScaler()), ("classify", _logistic)]},
+    "RFE": {"estimator": _logistic},
+    "RFECV": {"estimator": _logistic},
+    "RegressorChain": {"estimator": _ridge},
+    "SelectFromModel": {"estimator": _logistic},
+    "SelfTrainingClassifier": {"estimator": _logistic},
+    "SequentialFeatureSelector": {"estimator": _logistic},
+    "SparseCoder": {"dictionary": np.eye(4)},
+    "StackingClassifier": {"estimators": [("a", _logistic), ("b", _tree)]},
+    "StackingRegressor": {"estimators": [("a", _ridge), ("b", LinearRegression())]},
+    "TunedThresholdClassifierCV": {"estimator": _logistic},
+    "VotingClassifier": {"estimators": [("a", _logistic), ("b", _tree)], "voting": "soft"},
+    "VotingRegressor": {"estimators": [("a", _ridge), ("b", LinearRegression())]},
+    "CCA": {"n_components": 1},
+    "PLSCanonical": {"n_components": 1},
+    "PLSSVD": {"n_components": 1},
+    "GaussianRandomProjection": {"n_components": 2},
+    "SparseRandomProjection": {"n_components": 2},
+    "RadiusNeighborsClassifier": {"outlier_label": 0, "radius": 2.0},
+    "OrdinalEncoder": {"handle_unknown": "use_encoded_value", "unknown_value": -1},
+    "OneHotEncoder": {"handle_unknown": "ignore"},
+    "CategoricalNB": {"min_categories": 12},
+    "SpectralBiclustering": {"n_clusters": 2},
+    "SpectralCoclustering": {"n_clusters": 2},
+    "SpectralClustering": {"n_clusters": 3},
+    "DictionaryLearning": {"max_iter": 20},
+    "MiniBatchDictionaryLearning": {"max_iter": 20},
+    "SparsePCA": {"max_iter": 20},
+    "MiniBatchSparsePCA": {"max_iter": 20},
+    "TSNE": {"max_iter": 250},
+    "HashingVectorizer": {"n_features": 64},
+    "FeatureHasher": {"n_features": 16},
+    "PatchExtractor": {"patch_size": (3, 3)},
+    "QuantileTransformer": {"n_quantiles": 50},
+    "TheilSenRegressor": {"max_subpopulation": 500},
+}
+_HUNDREDS = {"GradientBoosting", "RandomForest", "ExtraTrees", "IsolationForest", "Bagging"}
+
+# Data of those that the rule of `_data_names` does not serve.
+DATA: dict[str, tuple[str, ...]] = {
+    "CCA": ("diabetes, two",),
+    "CategoricalNB": ("iris, whole",),
+    "ClassifierChain": ("iris, two labels",),
+    "CountVectorizer": ("text",),
+    "DictVectorizer": ("records",),
+    "FeatureHasher": ("records",),
+    "FixedThresholdClassifier": ("breast_cancer",),
+    "HashingVectorizer": ("text",),
+    "IsotonicRegression": ("diabetes, one column",),
+    "IterativeImputer": ("iris, NaN",),
+    "KNNImputer": ("iris, NaN",),
+    "KernelCenterer": ("kernel",),
+    "LabelBinarizer": ("labels",),
+    "LabelEncoder": ("labels",),
+    "LabelPropagation": ("iris, few labels",),
+    "LabelSpreading": ("iris, few labels",),
+    "MissingIndicator": ("iris, NaN",),
+    "MultiLabelBinarizer": ("label sets",),
+    "MultiOutputClassifier": ("iris, two labels",),
+    "MultiOutputRegressor": ("diabetes, two",),
+    "MultiTaskElasticNet": ("diabetes, two",),
+    "MultiTaskElasticNetCV": ("diabetes, two",),
+    "MultiTaskLasso": ("diabetes, two",),
+    "MultiTaskLassoCV": ("diabetes, two",),
+    "OneHotEncoder": ("categories", "iris, whole"),
+    "OrdinalEncoder": ("categories", "iris, whole"),
+    "PLSCanonical": ("diabetes, two",),
+    "PLSRegression": ("diabetes", "diabetes, two"),
+    "PLSSVD": ("diabetes, two",),
+    "PatchExtractor": ("images",),
+    "RegressorChain": ("diabetes, two",),
+    "SelfTrainingClassifier": ("iris, few labels",),
+    "SimpleImputer": ("iris, NaN", "categories"),
+    "TargetEncoder": ("categories",),
+    "TfidfTransformer": ("iris, counts",),
+    "TfidfVectorizer": ("text",),
+    "TunedThresholdClassifierCV": ("breast_cancer",),
+}
+_ALSO_NAN = ("DecisionTree", "RandomForest", "ExtraTree", "HistGradient")
+
+
+def _make(name: str, kind: type) -> BaseEstimator:
+    arguments = dict(ARGUMENTS.get(name, {}))
+    if name.startswith(tuple(_HUNDREDS)):
+        arguments["n_estimators"] = 20
+    elif name.startswith("HistGradient"):
+        arguments["max_iter"] = 20
+    model = kind(**arguments)
+    if "random_state" in model.get_params(deep=False):
+        model.set_params(random_state=SEED)
+    return model
+
+
+def _data_names(name: str, model: BaseEstimator) -> tuple[str, ...]:
+    if name in DATA:
+        return DATA[name]
+    if is_classifier(model):
+        usual = ("iris", "breast_cancer", "iris, strings")
+        return (*usual, "iris, NaN") if name.startswith(_ALSO_NAN) else usual
+    if is_regressor(model):
+        return ("diabetes", "diabetes, raw")
+    return ("iris",)
+
+
+def _columns(text: Any, number: Any) -> ColumnTransformer:
+    return ColumnTransformer(
+        [("number", number, ["area", "smoothness", "texture"]), ("text", text, ["color", "size"])]
+    )
+
+
+_unknown = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+_one_hot = OneHotEncoder(handle_unknown="ignore")
+_impute = make_pipeline(SimpleImputer(), StandardScaler())
+_forest = RandomForestClassifier(20, random_state=SEED)
+
+# Typical ways of combining them: (data, estimator).
+PIPELINES: dict[str, tuple[str, BaseEstimator]] = {
+    "columns with strings": ("frame", make_pipeline(_columns(_one_hot, _impute), _logistic)),
+    "ordinal, forest": ("frame", make_pipeline(_columns(_unknown, "passthrough"), _forest)),
+    "scaled columns, forest": ("frame", make_pipeline(_columns(_unknown, _impute), _forest)),
+    "columns by selector": (
+        "frame",
+        make_pipeline(
+            ColumnTransformer(
+                [("number", StandardScaler(), make_column_selector(dtype_include="number"))]
+            ),
+            _logistic,
+        ),
+    ),
+    "remainder passthrough": (
+        "frame",
+        make_pipeline(
+            ColumnTransformer([("t", _one_hot, ["color", "size"])], remainder="passthrough"),
+            _tree,
+        ),
+    ),
+    "tf-idf, logistic": ("text", make_pipeline(TfidfVectorizer(), _logistic)),
+    "tf-idf, sublinear bigrams": (
+        "text",
+        make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), _logistic),
+    ),
+    "counts, cased": ("text", make_pipeline(CountVectorizer(lowercase=False), _logistic)),
+    "counts, stop words": ("text", make_pipeline(CountVectorizer(stop_words="english"), _logistic)),
+    "counts, binary, best": (
+        "text",
+        make_pipeline(CountVectorizer(binary=True, min_df=2), SelectKBest(chi2, k=20), _logistic),
+    ),
+    "counts, chars": (
+        "text",
+        make_pipeline(CountVectorizer(analyzer="char", ngram_range=(2, 3)), _logistic),
+    ),
+    "stacking": (
+        "breast_cancer",
+        StackingClassifier(
+            [("a", make_pipeline(StandardScaler(), SVC())), ("b", _forest)],
+            LogisticRegression(max_iter=1000),
+            passthrough=True,
+        ),
+    ),
+    "stacking regressor": (
+        "diabetes",
+        StackingRegressor(
+            [("a", _ridge), ("b", RandomForestRegressor(10, random_state=SEED))], passthrough=True
+        ),
+    ),
+    "voting, hard": ("iris", VotingClassifier([("a", _logistic), ("b", _tree)])),
+    "voting, soft, binary": (
+        "breast_cancer",
+        VotingClassifier(
+            [("a", make_pipeline(StandardScaler(), _logistic)), ("b", _forest)],
+            voting="soft",
+            weights=[2, 1],
+        ),
+    ),
+    "calibrated sigmoid": ("iris", CalibratedClassifierCV(SVC(), cv=3)),
+    "calibrated isotonic": ("iris", CalibratedClassifierCV(_logistic, method="isotonic", cv=3)),
+    "calibrated isotonic, binary": (
+        "breast_cancer",
+        CalibratedClassifierCV(make_pipeline(StandardScaler(), _logistic), method="isotonic", cv=3),
+    ),
+    "calibrated isotonic, forest": (
+        "breast_cancer",
+        CalibratedClassifierCV(_forest, method="isotonic", cv=3),
+    ),
+    "calibrated temperature": ("iris", CalibratedClassifierCV(_logistic, method="temperature")),
+    "grid search of a pipeline": (
+        "breast_cancer",
+        GridSearchCV(
+            Pipeline([("scale", StandardScaler()), ("svc", SVC(probability=False))]),
+            {"svc__C": [0.1, 1]},
+        ),
+    ),
+    "scaled SVC with rbf": ("breast_cancer", make_pipeline(StandardScaler(), SVC())),
+    "scaled KNN": ("breast_cancer", make_pipeline(MinMaxScaler(), KNeighborsClassifier())),
+    "scaled MLP": (
+        "breast_cancer",
+        make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=300, random_state=SEED)),
+    ),
+    "power, PCA, logistic": (
+        "breast_cancer",
+        make_pipeline(PowerTransformer(), PCA(5), _logistic),
+    ),
+    "quantiles, logistic": (
+        "breast_cancer",
+        make_pipeline(QuantileTransformer(n_quantiles=50), _logistic),
+    ),
+    "bins, logistic": ("breast_cancer", make_pipeline(KBinsDiscretizer(5), _logistic)),
+    "polynomial ridge": ("diabetes", make_pipeline(PolynomialFeatures(2), _ridge)),
+    "clusters, logistic": (
+        "iris",
+        make_pipeline(KMeans(4, n_init=2, random_state=SEED), _logistic),
+    ),
+    "scaled hist boosting": (
+        "breast_cancer",
+        make_pipeline(
+            StandardScaler(), HistGradientBoostingClassifier(max_iter=20, random_state=SEED)
+        ),
+    ),
+    "scaled boosting": (
+        "breast_cancer",
+        make_pipeline(
+            StandardScaler(), GradientBoostingClassifier(n_estimators=20, random_state=SEED)
+        ),
+    ),
+    "scaled forest": ("breast_cancer", make_pipeline(StandardScaler(), _forest)),
+    "min-max forest": ("breast_cancer", make_pipeline(MinMaxScaler(), _forest)),
+    "PCA, forest": ("breast_cancer", make_pipeline(PCA(5), _forest)),
+    "one versus rest of trees": ("iris", OneVsRestClassifier(_tree)),
+    "NaN, imputed, logistic": (
+        "iris, NaN",
+        make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), _logistic),
+    ),
+    "NaN, neighbors, forest": ("iris, NaN", make_pipeline(KNNImputer(), _forest)),
+    "NaN, indicator": ("iris, NaN", make_pipeline(SimpleImputer(add_indicator=True), _logistic)),
+    "NaN, hist boosting": (
+        "iris, NaN",
+        HistGradientBoostingClassifier(max_iter=20, random_state=SEED),
+    ),
+    "NaN, extra trees": ("iris, NaN", ExtraTreesClassifier(20, random_state=SEED)),
+    "NaN, union": (
+        "iris, NaN",
+        make_pipeline(
+            SimpleImputer(), FeatureUnion([("a", StandardScaler()), ("b", PCA(2))]), _logistic
+        ),
+    ),
+    "hist boosting, categorical": (
+        "iris, whole",
+        HistGradientBoostingClassifier(max_iter=20, categorical_features=[0]),
+    ),
+    "function": ("diabetes, raw", make_pipeline(FunctionTransformer(np.log1p), _ridge)),
+    "transformed target": (
+        "diabetes",
+        TransformedTargetRegressor(_ridge, func=np.log1p, inverse_func=np.expm1),
+    ),
+    "hist boosting, poisson": (
+        "diabetes, raw",
+        HistGradientBoostingRegressor(loss="poisson", max_iter=20, random_state=SEED),
+    ),
+    "forest of two outputs": ("diabetes, two", RandomForestRegressor(10, random_state=SEED)),
+}
+
+ESTIMATORS = dict(all_estimators())
+
+
+def _cases() -> dict[str, Callable[[], tuple[Data, BaseEstimator]]]:
+    found: dict[str, Callable[[], tuple[Data, BaseEstimator]]] = {}
+    for name, kind in ESTIMATORS.items():
+        for source in _data_names(name, _make(name, kind)):
+            found[f"{name} on {source}"] = lambda n=name, k=kind, s=source: (data(s), _make(n, k))
+    for name, (source, model) in PIPELINES.items():
+        found[name] = lambda m=model, s=source: (data(s), m)
+    return found
+
+
+CASES = _cases()
+
+
+# --- the way to ONNX -----------------------------------------------------------------
+
+
+def real_cases(signature: Signature, rows: Any, accepts_nan: bool) -> list[Case]:
+    """The rows as feeds: all at once, one alone, and some with values missing."""
+    everything = {}
+    for position, spec in enumerate(signature.inputs):
+        if isinstance(rows, pd.DataFrame):
+            chosen = rows[list(spec.columns)] if spec.columns else rows
+        elif len(signature.inputs) > 1:
+            chosen = np.asarray(rows)[:, [position]]
+        else:
+            chosen = rows
+        values = np.asarray(chosen, dtype=object if spec.dtype is DType.STRING else None)
+        values = values.reshape(len(rows), -1).astype(numpy_dtype(spec.dtype))
+        everything[spec.name] = values
+    cases = [everything, {name: array[:1] for name, array in everything.items()}]
+    if accepts_nan:
+        rng = np.random.default_rng(SEED)
+        cases.append(
+            {
+                name: np.where(rng.random(array.shape) < 0.1, np.float32(np.nan), array)
+                if array.dtype.kind == "f"
+                else array
+                for name, array in everything.items()
+            }
+        )
+    return cases
+
+
+def _run(adapter: Any, ref: ModelRef, cases: list[Case], folder: Path) -> list[Case]:
+    assert ref.signature is not None
+    write_cases(folder / "cases.npz", cases)
+    adapter.run(ref, str(folder / "cases.npz"), str(folder / "outputs.npz"), 0)
+    return read_cases(folder / "outputs.npz", ref.signature.outputs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended: ``converted``, ``refused`` or ``caught``, and the reports if any."""
+
+    kind: str
+    generated: ParityReport | None = None
+    real: ParityReport | None = None
+    reason: str = ""
+
+
+def take(model: BaseEstimator, rows: Any, folder: Path) -> Outcome:
+    """Take a fitted estimator through modelpack's steps, and judge the result twice."""
+    file, target = folder / "model.joblib", folder / "model.onnx"
+    joblib.dump(model, file)
+    source = ModelRef("sklearn", Encoding.PICKLE, str(file), trusted=True)
+    options = StepOptions()
+    try:
+        description = sklearn_adapter.describe(source)
+        source = ModelRef(
+            "sklearn",
+            Encoding.PICKLE,
+            str(file),
+            trusted=True,
+            signature=description.signature,
+        )
+        generated = generate(description, seed=SEED)
+        expected = _run(sklearn_adapter, source, generated, folder)
+        sklearn_adapter.to_onnx(source, str(target), options)
+    except (ConversionError, InputError) as error:
+        return Outcome("refused", reason=str(error))
+    made = ModelRef("onnx", Encoding.ONNX, str(target), signature=description.signature)
+    found = onnx_adapter.describe(made).signature
+    assert not differences(description.signature, found)
+    judgement = Judgement(tolerance_for("float32"))
+    signature = description.signature
+    on_generated = compare(
+        signature, expected, _run(onnx_adapter, made, generated, folder), judgement
+    )
+    real = real_cases(signature, rows, description.accepts_nan)
+    on_real = compare(
+        signature,
+        _run(sklearn_adapter, source, real, folder),
+        _run(onnx_adapter, made, real, folder),
+        judgement,
+    )
+    return Outcome("converted" if on_generated else "caught", on_generated, on_real)
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_an_estimator_is_converted_right_or_refused(case: str, tmp_path: Path) -> None:
+    source, model = CASES[case]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = source.fit(model)
+        outcome = take(fitted, source.X, tmp_path)
+    if outcome.kind == "refused":
+        names = {type(item).__name__ for _, item in walk(fitted)}
+        assert any(name in outcome.reason for name in names), outcome.reason
+    if outcome.kind == "converted":
+        assert outcome.real, outcome.real and outcome.real.reason
