@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from modelpack.metrics import drop, evaluate, metric_for
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import formats
-from modelpack.samples import generate, write_cases
+from modelpack.samples import Array, Case, generate, write_cases
 from modelpack.signature import differences
 from modelpack.sources import (
     Opened,
@@ -127,7 +128,11 @@ def quantize(model: str, output: Path, options: QuantizeOptions) -> Manifest:
             artifact, made = _quantize_one(pool, subject, output, options)
             results.append(artifact)
             files |= made
-        problems = [problem for item in results if (problem := _problem(item, options))]
+        problems = [
+            f"{item.path} lost too much: {item.parity.reason}"
+            for item in results
+            if item.parity.verdict is Verdict.FAILED
+        ]
         if problems and not options.keep_failed:
             raise QuantizationError(
                 "; ".join(problems) + " (nothing was written)",
@@ -205,18 +210,16 @@ def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Pat
 def _quantize_one(
     pool: WorkerPool, subject: _Subject, output: Path, options: QuantizeOptions
 ) -> tuple[Artifact, dict[str, Path]]:
+    """Quantize one artifact; return its entry, and its files by their names in the output."""
     ref = subject.opened.ref
-    assert ref.signature is not None
     path = _result_path(ref, output, options.scheme)
     log.info("quantizing %s to %s", ref.display, options.scheme)
-    calibration, rows = _calibration(pool, ref, options)
-    folder = pool.scratch / f"quantized-{ref.format}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=pool.scratch))
     target = folder / Path(path).name
-    form = adapter_of(ref)
+    calibration, rows = _calibration(pool, ref, options)
     result = pool.call(
-        worker_key(form),
-        form.quantizer,
+        worker_key(adapter_of(ref)),
+        adapter_of(ref).quantizer,
         StepResult,
         ref,
         str(target),
@@ -225,6 +228,31 @@ def _quantize_one(
     )
     for note in result.notes:
         log.warning("%s", note)
+    product, found = _described(pool, ref, target)
+    trial = _trial(pool, subject, options)
+    report, outputs = _loss(pool, product, trial, options)
+    figures = replace(
+        _metric(product, trial, outputs, options),
+        scheme=options.scheme,
+        of=subject.artifact.path if subject.artifact else ref.path.name,
+        calibration_samples=rows,
+        size_ratio=_size_ratio(subject, target),
+    )
+    artifact = _recorded(subject, path, product, found, result)
+    artifact = _gated(replace(artifact, parity=report, quantization=figures), options)
+    files = {path: target}
+    if trial.evidence.origin != _COMMON_SAMPLES and trial.evidence.cases:
+        name = f"{path}.golden.npz"
+        files[name] = folder / "golden.npz"
+        kept = golden.write(files[name], name, trial.evidence.head(GOLDEN_ROWS), options.seed)
+        artifact = replace(artifact, golden=kept)
+    return artifact, files
+
+
+def _described(pool: WorkerPool, ref: ModelRef, target: Path) -> tuple[ModelRef, Description]:
+    """Open the quantized file, which must have kept the signature."""
+    assert ref.signature is not None
+    form = adapter_of(ref)
     product = ModelRef(ref.format, ref.encoding, str(target), signature=ref.signature)
     found = pool.call(
         worker_key(form), f"{form.adapter}:describe", Description, product, failure=ContractError
@@ -232,39 +260,34 @@ def _quantize_one(
     broken = differences(ref.signature, found.signature)
     if broken:
         raise ContractError("quantization did not keep the signature: " + "; ".join(broken))
-    evidence = _evidence(pool, subject, options)
-    report = _loss(pool, product, evidence, options)
-    digest, size = measure(target)
-    metric = _metric(pool, ref, product, options)
-    source_size = measure(ref.path, subject.opened.description.sidecars)[1]
-    steps = subject.artifact.steps if subject.artifact else ()
-    artifact = Artifact(
+    return product, found
+
+
+def _recorded(
+    subject: _Subject, path: str, product: ModelRef, found: Description, result: StepResult
+) -> Artifact:
+    digest, size = measure(product.path)
+    assert product.signature is not None
+    before = subject.artifact
+    step = Step(adapter_of(product).quantizer, result.tools, result.options)
+    return Artifact(
         path=path,
-        format=ref.format,
+        format=product.format,
         digest=digest,
         size=size,
         precision=found.precision,
-        signature=ref.signature.name,
+        signature=product.signature.name,
         opset=found.opset,
-        steps=(*steps, Step(form.quantizer, result.tools, result.options)),
+        steps=(*(before.steps if before else ()), step),
         bindings=found.bindings,
-        fixed_dims=subject.artifact.fixed_dims if subject.artifact else {},
-        parity=report,
-        quantization=replace(
-            metric,
-            scheme=options.scheme,
-            of=subject.artifact.path if subject.artifact else ref.path.name,
-            calibration_samples=rows,
-            size_ratio=round(size / source_size, 3),
-        ),
+        fixed_dims=before.fixed_dims if before else {},
     )
-    files = {path: target}
-    if evidence.origin != _COMMON_SAMPLES and evidence.cases:
-        name = f"{path}.golden.npz"
-        files[name] = folder / "golden.npz"
-        kept = golden.write(files[name], name, evidence.head(GOLDEN_ROWS), options.seed)
-        artifact = replace(artifact, golden=kept)
-    return artifact, files
+
+
+def _size_ratio(subject: _Subject, target: Path) -> float:
+    opened = subject.opened
+    before = measure(opened.ref.path, opened.description.sidecars)[1]
+    return round(target.stat().st_size / before, 3)
 
 
 def _result_path(ref: ModelRef, output: Path, scheme: str) -> str:
@@ -286,90 +309,109 @@ def _calibration(pool: WorkerPool, ref: ModelRef, options: QuantizeOptions) -> t
     return str(file), len(samples)
 
 
-def _loss(
-    pool: WorkerPool, product: ModelRef, evidence: Evidence, options: QuantizeOptions
-) -> ParityReport:
-    """Compare the quantized artifact with the float one."""
-    assert product.signature is not None
-    if not evidence.cases:
-        return unverified("no sample fits the artifact's fixed dimensions")
-    log.info("comparing the quantized artifact with the float one")
-    outputs, result = run_cases(pool, product, evidence.cases, failure=QuantizationError)
-    precision = "float16" if options.scheme == "float16" else "float32"
-    judgement = Judgement(
-        tolerance_for(precision),
-        quantized=options.scheme != "float16",
-        reference=evidence.reference,
-        runtime=result.runtime,
-    )
-    return compare(product.signature, evidence.outputs, outputs, judgement)
+# --- what it costs -------------------------------------------------------------------
 
 
-def _evidence(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> Evidence:
-    """The float artifact's own outputs, on the best inputs at hand."""
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What the quantized artifact is tried on: the float artifact's answers, and labels."""
+
+    evidence: Evidence
+    labels: Array | None = None
+
+
+def _trial(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> _Trial:
+    """Run the float artifact on the best inputs at hand: data, golden or generated samples."""
     ref = subject.opened.ref
     signature = ref.signature
     assert signature is not None
+    labels = None
     data = options.data or options.calibration
     if data is not None:
         samples = datasets.read(data, signature)
-        cases, origin = samples.batches(), "data"
+        cases, labels, origin = samples.batches(), samples.labels, "data"
     elif subject.manifest is not None and subject.manifest.golden is not None:
-        kept = golden.read(subject.manifest.golden, subject.root, signature)
         assert subject.artifact is not None
         promised = subject.manifest.signature(subject.artifact.signature)
+        kept = golden.read(subject.manifest.golden, subject.root, promised)
         fitting = kept.fitted_to(promised, subject.artifact.fixed_dims)
         cases, origin = list(fitting.cases), _COMMON_SAMPLES
     else:
         cases, origin = generate(subject.opened.description, seed=options.seed), "generated"
+    if options.max_drop is not None and labels is None:
+        raise InputError(
+            "the data has no labels, which --max-drop needs",
+            hint=f"add an array or column called {datasets.LABEL_NAMES[0]}",
+        )
     outputs = run_cases(pool, ref, cases)[0] if cases else []
-    return Evidence(cases, outputs, origin, f"float {ref.format} artifact on {origin}")
+    reference = f"float {ref.format} artifact on {origin}"
+    return _Trial(Evidence(cases, outputs, origin, reference), labels)
+
+
+def _loss(
+    pool: WorkerPool, product: ModelRef, trial: _Trial, options: QuantizeOptions
+) -> tuple[ParityReport, Sequence[Case]]:
+    """Compare the quantized artifact with the float one; return its outputs too."""
+    assert product.signature is not None
+    evidence = trial.evidence
+    if not evidence.cases:
+        return unverified("no sample fits the artifact's fixed dimensions"), []
+    log.info("comparing the quantized artifact with the float one")
+    outputs, result = run_cases(pool, product, evidence.cases, failure=QuantizationError)
+    halved = options.scheme == "float16"
+    judgement = Judgement(
+        tolerance_for("float16" if halved else "float32"),
+        quantized=not halved,
+        reference=evidence.reference,
+        runtime=result.runtime,
+    )
+    return compare(product.signature, evidence.outputs, outputs, judgement), outputs
 
 
 def _metric(
-    pool: WorkerPool, ref: ModelRef, product: ModelRef, options: QuantizeOptions
+    product: ModelRef, trial: _Trial, outputs: Sequence[Case], options: QuantizeOptions
 ) -> Quantization:
     """The metric of both artifacts on labelled data; empty figures without labels."""
     blank = Quantization(options.scheme, "")
-    assert ref.signature is not None
-    if options.data is None:
+    signature = product.signature
+    assert signature is not None
+    if trial.labels is None:
         return blank
-    samples = datasets.read(options.data, ref.signature)
-    if samples.labels is None:
-        if options.max_drop is not None:
-            raise InputError(
-                f"'{options.data.name}' has no labels, which --max-drop needs",
-                hint=f"add an array or column called {datasets.LABEL_NAMES[0]}",
-            )
-        return blank
-    metric = options.metric or metric_for(ref.signature, samples.labels)
-    cases = samples.batches()
-    values = [
-        evaluate(metric, ref.signature, run_cases(pool, item, cases)[0], samples.labels)
-        for item in (ref, product)
-    ]
+    metric = options.metric or metric_for(signature, trial.labels)
+    before, after = (
+        evaluate(metric, signature, answers, trial.labels)
+        for answers in (trial.evidence.outputs, outputs)
+    )
     return replace(
         blank,
         metric=metric,
-        reference_metric=round(values[0], 6),
-        candidate_metric=round(values[1], 6),
+        reference_metric=round(before, 6),
+        candidate_metric=round(after, 6),
     )
 
 
-def _problem(artifact: Artifact, options: QuantizeOptions) -> str:
-    """Why the artifact does not pass its gates; empty when it does."""
+def _gated(artifact: Artifact, options: QuantizeOptions) -> Artifact:
+    """The artifact with its verdict, failed where a gate closed."""
+    report = artifact.parity
+    if report.verdict is Verdict.FAILED:
+        return artifact
+    lost = _lost(artifact, options)
+    if not lost:
+        return artifact
+    return replace(artifact, parity=replace(report, verdict=Verdict.FAILED, reason=lost))
+
+
+def _lost(artifact: Artifact, options: QuantizeOptions) -> str:
+    """What the gate on the metric has to say; empty when it lets the artifact pass."""
     figures = artifact.quantization
-    assert figures is not None
-    if artifact.parity.verdict is Verdict.FAILED:
-        return f"{artifact.path} lost too much: {artifact.parity.reason}"
-    if options.max_drop is None or figures.reference_metric is None:
+    if figures is None or options.max_drop is None or figures.reference_metric is None:
         return ""
     assert figures.candidate_metric is not None
     lost = drop(figures.metric, figures.reference_metric, figures.candidate_metric)
     if lost <= options.max_drop:
         return ""
     return (
-        f"{artifact.path}: {figures.metric} went from {figures.reference_metric:g} to "
+        f"{figures.metric} went from {figures.reference_metric:g} to "
         f"{figures.candidate_metric:g}, a loss of {lost:.4g}; {options.max_drop:g} is allowed"
     )
 
