@@ -1,7 +1,7 @@
 # Common tasks, and modelpack at work as a build step.
 #
 #   make demo    train three small models and take each one all the way
-#   make test    lint, then all tests
+#   make test    lint, then all tests but the sweeps
 #   make bench   benchmarks, next to what else does the same
 #   make sweep   the long sweeps
 #
@@ -12,6 +12,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MODELPACK := $(BIN)/modelpack
+
+# When modelpack itself changes, what it made is made again.
+SOURCES := $(shell find modelpack -name '*.py')
 
 MODELS := build/models
 DEMO := build/demo
@@ -37,7 +40,7 @@ sweep: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -53,25 +56,25 @@ $(READY): pyproject.toml constraints.txt
 demo: $(DEMO)/keras_cnn.tar $(DEMO)/torch_cnn.tar $(DEMO)/sklearn_mlp.tar
 	@$(BIN)/python fixtures/demo_table.py $(DEMO)
 
-$(MODELS)/%.ready: fixtures/%.py fixtures/train.py fixtures/data.py | $(READY)
-	$(BIN)/python fixtures/train.py $(MODELS) $*
+$(MODELS)/data.ready: fixtures/train.py fixtures/data.py | $(READY)
+	$(BIN)/python fixtures/train.py $(MODELS) --data-only
 	touch $@
 
-# One artifact, one file: its manifest is beside it, as model.onnx.modelpack.yaml.
-$(MODELS)/%.onnx: $(MODELS)/%.ready
-	$(MODELPACK) convert --quiet $(MODELS)/$*.pt2 -o $@
+$(MODELS)/%.ready: fixtures/%.py fixtures/train.py fixtures/data.py $(MODELS)/data.ready
+	$(BIN)/python fixtures/train.py $(MODELS) $* --no-data
+	touch $@
 
 # Several artifacts in a directory. The manifest is the target, written last.
-$(DEMO)/keras_cnn/modelpack.yaml: $(MODELS)/keras_cnn.ready
+$(DEMO)/keras_cnn/modelpack.yaml: $(MODELS)/keras_cnn.ready $(SOURCES)
 	$(MODELPACK) convert --quiet $(MODELS)/keras_cnn.keras -o $(@D) \
 	  --to onnx --to tflite --to savedmodel --data $(MODELS)/digits_nhwc.npz
 
-$(DEMO)/torch_cnn/modelpack.yaml: $(MODELS)/torch_cnn.ready
+$(DEMO)/torch_cnn/modelpack.yaml: $(MODELS)/torch_cnn.ready $(SOURCES)
 	$(MODELPACK) convert --quiet fixtures/torch_cnn.py:build --weights $(MODELS)/torch_cnn.pt \
 	  --input 'image:float32[batch,1,8,8]' --output logits -o $(@D) \
 	  --to onnx --data $(MODELS)/digits_nchw.npz
 
-$(DEMO)/sklearn_mlp/modelpack.yaml: $(MODELS)/sklearn_mlp.ready
+$(DEMO)/sklearn_mlp/modelpack.yaml: $(MODELS)/sklearn_mlp.ready $(SOURCES)
 	$(MODELPACK) convert --quiet $(MODELS)/sklearn_mlp.skops -o $(@D) \
 	  --to onnx --data $(MODELS)/breast_cancer.csv
 

@@ -41,7 +41,7 @@ def convert(
     trust: bool = False,
     data: AnyPath | None = None,
     name: str = "",
-    version: str = "1",
+    version: str = "",
     opset: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -59,7 +59,7 @@ def convert(
         inputs: specs as ``'name:dtype[dim,...]'`` or `TensorSpec`.
         outputs: names of the outputs, in order.
 
-    The other keywords are those of `modelpack.convert.ConvertOptions`.
+    The other keywords are those of `modelpack.verbs.convert.ConvertOptions`.
 
     Raises:
         ModelpackError: the typed error of what went wrong; see `modelpack.errors`.
@@ -110,7 +110,7 @@ def quantize(
     keep_failed: bool = False,
     limits: Limits | None = None,
 ) -> Manifest:
-    """Quantize artifacts; keywords as `modelpack.quantize.QuantizeOptions`.
+    """Quantize artifacts; keywords as `modelpack.verbs.quantize.QuantizeOptions`.
 
     Raises:
         QuantizationError: the model cannot be quantized so, or lost more than allowed.
@@ -144,7 +144,7 @@ def validate(
     bench: bool = False,
     limits: Limits | None = None,
 ) -> _validate.ValidationReport:
-    """Check artifacts; keywords as `modelpack.validate.ValidateOptions`.
+    """Check artifacts; keywords as `modelpack.verbs.validate.ValidateOptions`.
 
     Returns:
         The report, which is truthy only when nothing failed and something was compared.
@@ -177,7 +177,7 @@ def package(
     artifact: str = "",
     allow_failed: bool = False,
 ) -> list[Path]:
-    """Lay a modelpack directory out; keywords as `modelpack.package.PackageOptions`.
+    """Lay a modelpack directory out; keywords as `modelpack.verbs.package.PackageOptions`.
 
     Raises:
         PackagingError: a layout cannot be written from these artifacts.

@@ -88,12 +88,16 @@ class Step:
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
+SCHEMES = ("dynamic-int8", "static-int8", "float16")
+"""How an artifact can be quantized; see `Quantization`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quantization:
     """How a quantized artifact was made and what it cost.
 
     Attributes:
-        scheme: dynamic-int8, static-int8 or float16.
+        scheme: one of `SCHEMES`.
         of: path of the float artifact it was made from.
         calibration_samples: rows used for calibration; 0 when the scheme needs none.
         size_ratio: size over the float artifact's size.

@@ -55,6 +55,19 @@ class Judgement:
     runtime: str = ""
 
 
+def judgement_for(
+    precision: str, scheme: str, rtol: float | None = None, atol: float | None = None
+) -> Judgement:
+    """How to judge a candidate, by the dtype of its weights and its quantization scheme, if any.
+
+    Explicit tolerances hold for every element, of an 8-bit candidate too.
+    """
+    eight_bit = "int8" in (scheme or precision)
+    explicit = rtol is not None or atol is not None
+    weights = "float16" if scheme == "float16" else precision
+    return Judgement(tolerance_for(weights, rtol, atol), quantized=eight_bit and not explicit)
+
+
 def compare(
     signature: Signature,
     reference: Sequence[Case],

@@ -53,11 +53,6 @@ def versions(*distributions: str) -> dict[str, str]:
     return {name: found for name in distributions if (found := installed(name))}
 
 
-def missing(extra: str) -> list[str]:
-    """Return the distributions of an extra that are not installed."""
-    return [name for name in EXTRAS.get(extra, ()) if not installed(name)]
-
-
 def install_hint(extra: str) -> str:
     """Return the command that installs an extra."""
     target = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION

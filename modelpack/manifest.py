@@ -20,6 +20,7 @@ from modelpack.errors import InputError, ManifestError
 from modelpack.signature import Signature
 
 SCHEMA_VERSION = 1
+DEFAULT_VERSION = "1"  # of a model whose user counts none
 SIDE_SUFFIX = ".modelpack.yaml"
 _MAX_BYTES = 16 << 20
 

@@ -15,14 +15,18 @@ from typing import Any
 import numpy as np
 
 from modelpack.artifact import ModelRef
-from modelpack.errors import InputError, ModelpackError
+from modelpack.dependencies import install_hint
+from modelpack.errors import InputError, MissingDependencyError, ModelpackError
 
 # A factory that makes random weights must make the same ones each time it is called, or
 # the model that is converted is not the model that it is compared with.
 SEED = 0
 
 # Frameworks by the top-level package that defines their model base classes.
-_FRAMEWORKS = {"keras": "keras", "torch": "torch", "sklearn": "sklearn", "onnx": "onnx"}
+_FRAMEWORKS = {"keras": "keras", "torch": "torch", "sklearn": "sklearn"}
+
+# The extras that bring what users' modules import.
+_EXTRAS = {**_FRAMEWORKS, "tensorflow": "keras"}
 
 
 def split(text: str) -> tuple[str, str] | None:
@@ -60,7 +64,7 @@ def load(ref: ModelRef) -> Any:
     _seed()
     try:
         model = value()
-    except ModelpackError:
+    except (ModelpackError, MemoryError):
         raise
     except Exception as error:
         raise InputError(
@@ -112,7 +116,15 @@ def _import(module_name: str) -> Any:
         return importlib.import_module(module_name)
     except ModelpackError:
         raise
+    except (MemoryError, KeyboardInterrupt):
+        raise
     except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is not None:
+            raise MissingDependencyError(
+                f"'{module_name}' imports '{error.name}', which is not installed",
+                hint=install_hint(extra),
+            ) from error
         raise InputError(
             f"cannot import '{module_name}': {error}",
             hint="the current directory is on the path; a file is given as file.py:attribute",

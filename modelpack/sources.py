@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +15,20 @@ from modelpack.artifact import (
     Encoding,
     ModelRef,
     detect,
+    encoding_of,
     measure,
 )
 from modelpack.dependencies import versions
-from modelpack.errors import InputError, ModelpackError, UntrustedSourceError
+from modelpack.errors import ContractError, InputError, ModelpackError, UntrustedSourceError
 from modelpack.manifest import Source
 from modelpack.output import scratch
 from modelpack.routes import Format, formats
 from modelpack.samples import Case, read_cases, write_cases
-from modelpack.signature import TensorSpec
-from modelpack.steps import Description, RunResult
+from modelpack.signature import TensorSpec, differences
+from modelpack.steps import Description, QuantizeRequest, RunResult, StepOptions, StepResult
 from modelpack.worker import Limits, WorkerPool
+
+log = logging.getLogger(__name__)
 
 # The worker of a Python reference before it is known which framework it belongs to.
 _UNRESOLVED = "python"
@@ -169,6 +173,57 @@ def refuse_unsafe(ref: ModelRef, findings: Sequence[str]) -> None:
             f"Found in it:\n{listing}",
             hint="if you trust where it came from, repeat with --trust",
         )
+
+
+def run_step(
+    pool: WorkerPool,
+    entry: str,
+    source: ModelRef,
+    target: Path,
+    options: StepOptions | QuantizeRequest,
+    *,
+    form: Format,
+    extra: str,
+    failure: type[ModelpackError],
+) -> tuple[StepResult, Opened]:
+    """Run a conversion or quantization step and check what it wrote.
+
+    The result must have the names, dtypes, ranks and dynamic dimensions of the source's
+    signature, but for the dimensions that the step says it fixed.
+
+    Args:
+        pool: the workers.
+        entry: ``module:function`` of the step.
+        source: what it reads; its signature is settled.
+        target: what it writes.
+        options: handed to it.
+        form: the format it writes.
+        extra: the extra that brings what it imports.
+        failure: the error that stands for an unexpected exception of the step.
+
+    Raises:
+        ContractError: it wrote nothing, or did not keep the signature.
+    """
+    result = pool.call(
+        extra or form.name, entry, StepResult, source, str(target), options, failure=failure
+    )
+    for note in result.notes:
+        log.warning("%s", note)
+    if not target.exists():
+        raise ContractError(f"{entry} reported success but wrote nothing")
+    assert source.signature is not None
+    promised = source.signature.with_dims(result.fixed_dims)
+    product = ModelRef(form.name, encoding_of(form.name), str(target), signature=promised)
+    found = pool.call(
+        worker_key(form), f"{form.adapter}:describe", Description, product, failure=ContractError
+    )
+    broken = differences(promised, found.signature)
+    if broken:
+        raise ContractError(
+            f"{entry} did not keep the signature: " + "; ".join(broken),
+            hint="this is a defect of the converter; try another format or name",
+        )
+    return result, Opened(product, found)
 
 
 def run_cases(

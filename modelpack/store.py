@@ -6,6 +6,7 @@ beside it as ``<file>.modelpack.yaml``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def golden_name(output: Path) -> str:
     return f"{output.name}.{_GOLDEN_NAME}" if single_format(output) else _GOLDEN_NAME
 
 
-def save(output: Path, manifest: Manifest, files: dict[str, Path], scratch: Path) -> Manifest:
+def save(
+    output: Path,
+    manifest: Manifest,
+    files: Mapping[str, Path],
+    scratch: Path,
+    given: Mapping[str, str] | None = None,
+) -> Manifest:
     """Write files and their manifest to an output; a directory that has a manifest is added to.
 
     Args:
@@ -39,6 +46,8 @@ def save(output: Path, manifest: Manifest, files: dict[str, Path], scratch: Path
         manifest: lists the new artifacts, and golden samples if there are any.
         files: the new files and directories by their names beside the manifest.
         scratch: where the manifest is prepared.
+        given: name and version as the user gave them, empty where not: then those of the
+            directory that is added to stay.
 
     Returns:
         The manifest as written.
@@ -50,7 +59,7 @@ def save(output: Path, manifest: Manifest, files: dict[str, Path], scratch: Path
     root = output.parent if single else output
     with locked(root):
         if not single and (root / MANIFEST_NAME).exists():
-            manifest = _merged(read(root), manifest)
+            manifest = _merged(read(root), manifest, given or {})
         prepared = scratch / MANIFEST_NAME
         prepared.write_text(dump(manifest), encoding="utf-8")
         name = side_path(output).name if single else MANIFEST_NAME
@@ -58,7 +67,7 @@ def save(output: Path, manifest: Manifest, files: dict[str, Path], scratch: Path
     return manifest
 
 
-def _merged(existing: Manifest, new: Manifest) -> Manifest:
+def _merged(existing: Manifest, new: Manifest, given: Mapping[str, str]) -> Manifest:
     """The existing manifest with the new artifacts, which must be of the same model."""
     if _identity(existing) != _identity(new):
         raise InputError(
@@ -68,6 +77,8 @@ def _merged(existing: Manifest, new: Manifest) -> Manifest:
         )
     return replace(
         new,
+        name=given.get("name") or existing.name,
+        version=given.get("version") or existing.version,
         artifacts=existing.with_artifacts(*new.artifacts).artifacts,
         golden=new.golden or existing.golden,
     )

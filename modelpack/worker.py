@@ -45,8 +45,8 @@ _LOG_TAIL = 8000  # characters of a worker's log that an error carries
 _DEFAULT_TIMEOUT = 3600.0
 _DEFAULT_MEMORY_SHARE = 0.95
 
-# What every worker is started with. Thread counts, hash seeds and alternative kernels
-# change the last bits of results, and results are written down: so they are settled here.
+# What every worker is started with. Hash seeds and alternative kernels change the last bits
+# of results, and results are written down: so they are settled here.
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",

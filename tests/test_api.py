@@ -10,6 +10,7 @@ import pytest
 
 import modelpack
 from modelpack.errors import InputError, PackagingError, QuantizationError, UntrustedSourceError
+from modelpack.manifest import read
 
 
 def test_each_verb_returns_a_value_and_prints_nothing(models: Path, tmp_path: Path, capfd) -> None:
@@ -27,7 +28,7 @@ def test_each_verb_returns_a_value_and_prints_nothing(models: Path, tmp_path: Pa
     assert {item.metric for item in report.artifacts} == {"accuracy"}
     written = modelpack.package(out, tmp_path / "repository", layout="triton")
     assert [path.name for path in written] == ["sklearn_mlp"]
-    assert modelpack.inspect(out).manifest == modelpack.inspect(out).manifest
+    assert modelpack.inspect(out).manifest == read(out)
     printed = capfd.readouterr()
     assert printed.out == printed.err == ""
 

@@ -1,4 +1,4 @@
-"""ONNX files: describe and run them, clean them, quantize them with ONNX Runtime."""
+"""ONNX files: describe them, run them in ONNX Runtime, and clean them."""
 
 from __future__ import annotations
 
@@ -123,7 +123,9 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     apply_signature(model, source.signature)
     clean(model)
     onnx_graph.save(model, Path(target))
-    return StepResult(tools=versions("onnx"))
+    return StepResult(
+        tools=versions("onnx"), options={} if options.opset is None else {"opset": options.opset}
+    )
 
 
 def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:

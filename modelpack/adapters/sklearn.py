@@ -21,7 +21,7 @@ from modelpack.adapters.sklearn_onnx import (
     scrub,
     settle_opset,
 )
-from modelpack.adapters.sklearn_refusals import caveats
+from modelpack.adapters.sklearn_refusals import caveats, outline
 from modelpack.adapters.sklearn_signature import (
     Columns,
     accepts_missing,
@@ -35,7 +35,7 @@ from modelpack.adapters.sklearn_signature import (
 )
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
-from modelpack.errors import ConversionError, InputError
+from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import Signature, requested
 from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult
@@ -150,12 +150,18 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     estimator = load(source)
     columns, native, ranges = _native(_key(source))
     signature = source.signature or requested(native, source.inputs, source.outputs)
-    model = convert(estimator, columns, signature, options.opset)
-    correct_locale(model)
-    correct_trees(model, estimator)
-    scrub(model)
     arrays = sample(native.inputs, ranges, _CHECK_ROWS)
-    bind(model, signature, arrays, answers(estimator, columns, arrays))
+    expected = answers(estimator, columns, arrays)
+    try:
+        model = convert(estimator, columns, signature, options.opset)
+        correct_locale(model)
+        correct_trees(model, estimator)
+        scrub(model)
+        bind(model, signature, arrays, expected)
+    except UnsupportedOpsError:  # names the steps itself
+        raise
+    except ConversionError as error:
+        raise ConversionError(f"{outline(estimator)}: {error.message}", hint=error.hint) from error
     settle_opset(model, options.opset or OPSET)
     model.graph.name = options.name
     opset = {item.domain or "ai.onnx": item.version for item in model.opset_import}

@@ -258,7 +258,7 @@ def walk(model: Any, path: str = "") -> list[tuple[str, Any]]:
 def _check_trees(model: Any, ref: ModelRef) -> None:
     """Refuse trees whose links point outside of themselves: following one reads wild memory."""
     for path, item in walk(model):
-        tree = getattr(item, "tree_", None)
+        tree: Any = getattr(item, "tree_", None)
         if not hasattr(tree, "children_left"):  # none, or one that finds neighbors
             continue
         count = tree.node_count

@@ -27,11 +27,13 @@ from skl2onnx.common.data_types import (
 
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
+    QUANTILES,
+    final_step,
     refuse_unsupported,
     token_expression,
     vectorizers,
 )
-from modelpack.adapters.sklearn_signature import Columns, positions_of
+from modelpack.adapters.sklearn_signature import Columns, first_step, positions_of
 from modelpack.errors import ConversionError
 from modelpack.samples import Array
 from modelpack.signature import DType, Signature, TensorSpec
@@ -59,9 +61,8 @@ _ONLY_EXTENDED = {
     *("Transpose", "Where", "Xor"),
 }
 # Estimators that scikit-learn computes in float64 whatever it is given, and whose small
-# differences of large numbers float32 loses; and steps that may go before them.
+# differences of large numbers float32 loses.
 _WIDE = {"MultinomialNB", "ComplementNB", "KernelPCA", "LocalOutlierFactor"}
-_WIDE_TOO = {"Pipeline", "StandardScaler", "MinMaxScaler", "MaxAbsScaler"}
 # A name that no estimator's own tensors have.
 _INNER = "inner_"
 
@@ -77,8 +78,7 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
     prepared = _by_position(copy.deepcopy(model), columns)
     for _, item in walk(prepared):
         _make_convertible(item)
-    names = {type(item).__name__ for _, item in walk(model)}
-    wide = bool(names & _WIDE) and names <= _WIDE | _WIDE_TOO
+    wide = type(model).__name__ in _WIDE or type(first_step(model)).__name__ == QUANTILES
     kinds = {**_TYPES, DType.FLOAT32: DoubleTensorType} if wide else _TYPES
     types = [
         (_column_name(columns, index, spec), kinds[spec.dtype]([None, *(spec.shape or ())[1:]]))
@@ -118,6 +118,11 @@ def _make_convertible(item: Any) -> None:
         item.weights = np.asarray(item.weights)
     if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
         item.encode = "onehot-dense"
+    if hasattr(item, "bin_edges_"):  # x >= edge, for float32 x: see `correct_trees`
+        edges = [-_float32_below(-np.asarray(own, np.float64)) for own in item.bin_edges_]
+        item.bin_edges_ = np.array([*edges, None], dtype=object)[:-1]
+    if type(item).__name__ == "RandomTreesEmbedding":
+        item.sparse_output = item.one_hot_encoder_.sparse_output = False
 
 
 def _widen_inputs(model: Any) -> None:
@@ -155,23 +160,17 @@ def _by_position(model: Any, columns: Columns) -> Any:
     return model
 
 
-def _final(model: Any) -> Any:
-    while hasattr(model, "steps"):
-        model = model.steps[-1][1]
-    return model
-
-
 def _options(model: Any, final_option: dict[str, bool]) -> dict[int, dict[str, Any]]:
     options: dict[int, dict[str, Any]] = {}
-    final = _final(model)
+    final = final_step(model)
     if final_option and hasattr(final, "classes_"):
         options[id(final)] = dict(final_option)
     for item in vectorizers(model):
         options[id(item)] = {"tokenexp": token_expression(item)}
     everything = [item for _, item in walk(model)]
-    if any(type(item).__name__.startswith(_TREES) for item in everything):
+    if any(type(item).__name__.startswith((*_TREES, "KBins")) for item in everything):
         for item in everything:
-            # Trees compare with thresholds: x / s and x * (1 / s) fall on different sides.
+            # Trees and bins compare with thresholds: x / s and x * (1 / s) fall on different sides.
             if type(item).__name__ == "StandardScaler":
                 options.setdefault(id(item), {})["div"] = "div"
     return options

@@ -8,8 +8,10 @@ import numpy as np
 from skl2onnx._supported_operators import sklearn_operator_name_map
 
 from modelpack.adapters.sklearn_loading import walk
+from modelpack.adapters.sklearn_signature import first_step, roles_of
 from modelpack.errors import UnsupportedOpsError
 
+QUANTILES = "QuantileTransformer"
 _DEFAULT_TOKENS = {r"(?u)\b\w\w+\b": 2, r"(?u)\b\w+\b": 1}
 _VECTORIZERS = {"CountVectorizer", "TfidfVectorizer"}
 
@@ -33,7 +35,7 @@ def refuse_unsupported(model: Any) -> None:
     """
     problems = []
     for path, item in walk(model):
-        reason = _problem(item)
+        reason = _problem(item) or _misplaced(item, model)
         if reason:
             problems.append(f"{path} ({type(item).__name__}): {reason}")
     if problems:
@@ -52,6 +54,30 @@ def caveats(model: Any) -> tuple[str, ...]:
     )
 
 
+def _misplaced(item: Any, model: Any) -> str:
+    """Why an estimator that could be converted cannot where it stands."""
+    name = type(item).__name__
+    if name == QUANTILES and item is not first_step(model):
+        return "values on a quantile come out wrong unless it is the first step"
+    if name in {"RFE", "RFECV"} and item is final_step(model) and roles_of(item)[0][2] == "predict":
+        return "only its choice of columns is converted; add its estimator_ as a step of its own"
+    return ""
+
+
+def outline(model: Any) -> str:
+    """Name an estimator and, for a pipeline, its steps."""
+    if not hasattr(model, "steps"):
+        return type(model).__name__
+    return f"{type(model).__name__} of " + ", ".join(outline(step) for _, step in model.steps)
+
+
+def final_step(model: Any) -> Any:
+    """Return the last step of a pipeline; an estimator that is no pipeline itself."""
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return model
+
+
 def _problem(item: Any) -> str:
     name = type(item).__name__
     if name in _REFUSED:
@@ -68,24 +94,34 @@ def _problem(item: Any) -> str:
         if getattr(item, "loss", "") in {"poisson", "gamma"}:
             return f"the exponential after the trees of its loss {item.loss!r} is lost"
         return ""
-    if name == "LinearDiscriminantAnalysis" and len(item.classes_) == 2:
-        return "its probabilities for two classes come out wrong"
-    if name == "CalibratedClassifierCV" and item.method == "temperature":
-        return "temperature scaling is unknown to skl2onnx"
+    if getattr(item, "classes_", None) is not None and _classifier_problem(item):
+        return _classifier_problem(item)
     if name == "FunctionTransformer":
         return "it calls a Python function" if item.func is not None else ""
     if getattr(item, "add_indicator", False):
         return "the indicator of missing values (add_indicator) comes out wrong"
-    if name == "TfidfTransformer" and item.sublinear_tf:
-        return "sublinear_tf is computed as log(1 + tf), not 1 + log(tf)"
-    if name in _VECTORIZERS:
+    if name in {*_VECTORIZERS, "TfidfTransformer"}:
         return _vectorizer_problem(item)
     return "" if type(item) in sklearn_operator_name_map else "skl2onnx does not know it"
+
+
+def _classifier_problem(item: Any) -> str:
+    name = type(item).__name__
+    if name == "LinearDiscriminantAnalysis" and len(item.classes_) == 2:
+        return "its probabilities for two classes come out wrong"
+    if name == "CalibratedClassifierCV" and item.method == "temperature":
+        return "temperature scaling is unknown to skl2onnx"
+    two_scores = name == "StackingClassifier" and "decision_function" in item.stack_method_
+    if two_scores and len(item.classes_) == 2:
+        return "the decision function of an estimator in it, for two classes, comes out wrong"
+    return ""
 
 
 def _vectorizer_problem(item: Any) -> str:
     if getattr(item, "sublinear_tf", False):
         return "sublinear_tf is computed as log(1 + tf), not 1 + log(tf)"
+    if type(item).__name__ == "TfidfTransformer":
+        return ""
     if item.stop_words and item.ngram_range[1] > 1:
         return "stop words together with n-grams come out wrong"
     if item.analyzer != "word":

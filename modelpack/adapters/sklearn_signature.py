@@ -56,7 +56,7 @@ def columns_of(model: Any) -> Columns:
     Raises:
         InputError: the estimator does not tell them.
     """
-    first = _first_step(model)
+    first = first_step(model)
     if type(first).__name__ in _VECTORIZERS:
         return Columns("text", (), (), (DType.STRING,), 1)
     names = tuple(map(str, getattr(model, "feature_names_in_", ())))
@@ -102,7 +102,8 @@ def _tensor_names(originals: Sequence[str]) -> list[str]:
     return names
 
 
-def _first_step(model: Any) -> Any:
+def first_step(model: Any) -> Any:
+    """Return the step that a pipeline feeds first; an estimator that is no pipeline itself."""
     while hasattr(model, "steps"):
         steps = [step for _, step in model.steps if step not in {None, "passthrough"}]
         if not steps:
@@ -201,7 +202,7 @@ def _category_dtype(values: Array) -> DType:
 def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> dict[str, Range]:
     """Return the values that the inputs usually take, from what the steps learned."""
     if columns.kind == "text":
-        words = getattr(_first_step(model), "vocabulary_", None) or {"text": 0}
+        words = getattr(first_step(model), "vocabulary_", None) or {"text": 0}
         chosen = sorted(map(str, words))[:40]
         texts = [" ".join(chosen[i : i + 4]) for i in range(0, len(chosen), 4)]
         return {specs[0].name: Range(values=(*texts, "an unknown été", ""))}
@@ -314,8 +315,9 @@ def _undone(model: Any, width: int) -> tuple[Array, Array]:
     scaler = getattr(model, "_scaler", None)
     middle, spread = (scaler.mean_, scaler.scale_) if scaler else (np.zeros(width), np.ones(width))
     standard = getattr(model, "standardize", False)
-    ends = [np.full(width, 2.0 * side) if standard else middle + 2 * side * spread
-            for side in (-1, 1)]
+    ends = [
+        np.full(width, 2.0 * side) if standard else middle + 2 * side * spread for side in (-1, 1)
+    ]
     low, high = (model.inverse_transform(end[None])[0] for end in ends)
     return low, high
 
@@ -330,7 +332,7 @@ def _thresholds(model: Any) -> list[tuple[Array, Array]] | None:
         ]
     members = getattr(model, "estimators_", [model])
     members = members.ravel() if isinstance(members, np.ndarray) else members
-    found_trees = [getattr(item, "tree_", None) for item in members]
+    found_trees: list[Any] = [getattr(item, "tree_", None) for item in members]
     trees = [tree for tree in found_trees if hasattr(tree, "children_left")]
     split = [tree.children_left >= 0 for tree in trees]
     found = [

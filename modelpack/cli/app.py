@@ -52,6 +52,7 @@ app = typer.Typer(
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     terminal.stop_on_sigterm()
+    terminal.tolerate_encodings()
     try:
         code = app(arguments or ["--help"], prog_name="modelpack", standalone_mode=False)
         sys.stdout.flush()
@@ -78,15 +79,12 @@ def _drop_stdout() -> None:
 
 @contextlib.contextmanager
 def _command(manner: Manner) -> Iterator[None]:
-    """Show progress, and turn errors into messages and exit codes."""
+    """Turn errors into messages and exit codes."""
     try:
-        from modelpack.cli.progress import speaking
-
-        with speaking(manner):
-            yield
+        yield
     except ModelpackError as error:
         raise typer.Exit(terminal.report_error(error, manner)) from None
-    except (typer.Exit, BrokenPipeError):
+    except (typer.Exit, OSError):
         raise
     except Exception as error:
         if manner.debug:
@@ -114,7 +112,8 @@ def _main(
 
 Name = Annotated[str, typer.Option("--name", help="The model's name; the source's by default.")]
 ModelVersion = Annotated[
-    str, typer.Option("--model-version", help="The model's version, recorded in the manifest.")
+    str,
+    typer.Option("--model-version", help="The model's version, for the manifest; 1 by default."),
 ]
 Opset = Annotated[
     int | None, typer.Option("--opset", help="ONNX opset; the converter's usual by default.")
@@ -150,7 +149,7 @@ def _convert(
     trust: Trust = False,
     data: Data = None,
     name: Name = "",
-    model_version: ModelVersion = "1",
+    model_version: ModelVersion = "",
     opset: Opset = None,
     rtol: Rtol = None,
     atol: Atol = None,
@@ -168,6 +167,7 @@ def _convert(
     manner = Manner(as_json, quiet, verbose, debug)
     with _command(manner):
         from modelpack.cli import render
+        from modelpack.cli.progress import speaking
         from modelpack.verbs import convert as verbs
 
         options = verbs.ConvertOptions(
@@ -188,13 +188,11 @@ def _convert(
             limits=limits(timeout, memory_limit),
         )
         if explain:
-            routes = verbs.plan(model, output, options)
-        else:
-            verb = verbs.export if context.info_name == "export" else verbs.convert
+            render.routes(verbs.plan(model, output, options), manner)
+            return
+        verb = verbs.export if context.info_name == "export" else verbs.convert
+        with speaking(manner):
             manifest = verb(model, output, options)
-    if explain:
-        render.routes(routes, manner)
-    else:
         render.manifest(manifest, manner, output)
 
 
@@ -221,7 +219,7 @@ def quantize(
     metric: Metric = "",
     max_drop: Annotated[
         float | None,
-        typer.Option("--max-drop", help="Largest accepted loss of the metric (0.01 is 1 %)."),
+        typer.Option("--max-drop", help="Largest accepted loss, in units of the metric."),
     ] = None,
     seed: Seed = 0,
     keep_failed: KeepFailed = False,
@@ -236,6 +234,7 @@ def quantize(
     manner = Manner(as_json, quiet, verbose, debug)
     with _command(manner):
         from modelpack.cli import render
+        from modelpack.cli.progress import speaking
         from modelpack.verbs import quantize as verbs
 
         options = verbs.QuantizeOptions(
@@ -249,8 +248,9 @@ def quantize(
             keep_failed=keep_failed,
             limits=limits(timeout, memory_limit),
         )
-        manifest = verbs.quantize(model, output, options)
-    render.manifest(manifest, manner, output)
+        with speaking(manner):
+            manifest = verbs.quantize(model, output, options)
+        render.manifest(manifest, manner, output)
 
 
 @app.command()
@@ -260,8 +260,14 @@ def validate(
         str, typer.Option("--reference", metavar="MODEL", help="What to compare with.")
     ] = "",
     data: Data = None,
-    inputs: Inputs = None,
-    weights: Weights = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SPEC", help="An input of the reference, as for convert."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="State dict of the reference."),
+    ] = None,
     trust: Trust = False,
     metric: Metric = "",
     rtol: Rtol = None,
@@ -279,6 +285,7 @@ def validate(
     manner = Manner(as_json, quiet, verbose, debug)
     with _command(manner):
         from modelpack.cli import render
+        from modelpack.cli.progress import speaking
         from modelpack.verbs import validate as verbs
 
         options = verbs.ValidateOptions(
@@ -294,19 +301,25 @@ def validate(
             bench=bench,
             limits=limits(timeout, memory_limit),
         )
-        report = verbs.validate(model, options)
-    render.validation(report, manner)
-    if report.failed:
-        raise typer.Exit(ParityError.exit_code)
+        with speaking(manner):
+            report = verbs.validate(model, options)
+        render.validation(report, manner)
+        if report.failed:
+            raise typer.Exit(ParityError.exit_code)
 
 
 @app.command()
 def package(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A modelpack directory.")],
-    output: Output,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="OUT", help="For archive alone the .tar file; else a directory."
+        ),
+    ],
     layout: Annotated[
         list[str] | None,
-        typer.Option("--layout", help="archive, tfserving or triton; repeatable."),
+        typer.Option("--layout", help="archive, tfserving or triton; at least one, repeatable."),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="The model's name on the server.")] = "",
     model_version: Annotated[
@@ -332,6 +345,7 @@ def package(
     manner = Manner(as_json, quiet, verbose, debug)
     with _command(manner):
         from modelpack.cli import render
+        from modelpack.cli.progress import speaking
         from modelpack.verbs import package as verbs
 
         limits(timeout, memory_limit)
@@ -343,8 +357,9 @@ def package(
             artifact=artifact,
             allow_failed=allow_failed,
         )
-        written = verbs.package(directory, output, options)
-    render.written(written, manner)
+        with speaking(manner):
+            written = verbs.package(directory, output, options)
+        render.written(written, manner)
 
 
 @app.command()
@@ -364,12 +379,14 @@ def inspect(
     manner = Manner(as_json, quiet, verbose, debug)
     with _command(manner):
         from modelpack.cli import render
+        from modelpack.cli.progress import speaking
         from modelpack.sources import Request
         from modelpack.verbs import inspect as verbs
 
         request = Request(model, weights, trust, specs(inputs))
-        found = verbs.inspect(request, limits(timeout, memory_limit))
-    render.inspection(found, manner)
+        with speaking(manner):
+            found = verbs.inspect(request, limits(timeout, memory_limit))
+        render.inspection(found, manner)
 
 
 @app.command()
@@ -388,5 +405,4 @@ def doctor(
         from modelpack.verbs import doctor as verbs
 
         limits(timeout, memory_limit)
-        found = verbs.doctor()
-    render.diagnosis(found, manner)
+        render.diagnosis(verbs.doctor(), manner)

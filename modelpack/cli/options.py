@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from modelpack.signature import TensorSpec
     from modelpack.worker import Limits
 
-# What users see for common options comes last in --help, under its own heading.
-_COMMON = "Common options"
-
 Model = Annotated[
     str,
     typer.Argument(
@@ -78,18 +75,14 @@ Bench = Annotated[bool, typer.Option("--bench", help="Measure the latency of one
 
 Json = Annotated[
     bool,
-    typer.Option("--json", help="One JSON document on standard output.", rich_help_panel=_COMMON),
+    typer.Option("--json", help="One JSON document on standard output."),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Only warnings and errors.", rich_help_panel=_COMMON)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")]
 Verbose = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Also what the libraries print.", rich_help_panel=_COMMON),
+    typer.Option("--verbose", "-v", help="Also what the libraries print."),
 ]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Tracebacks of errors.", rich_help_panel=_COMMON)
-]
+Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks of errors.")]
 Timeout = Annotated[
     float | None,
     typer.Option(
@@ -97,7 +90,6 @@ Timeout = Annotated[
         min=0.001,
         metavar="SECONDS",
         help="Limit of each step; 3600 by default.",
-        rich_help_panel=_COMMON,
     ),
 ]
 MemoryLimit = Annotated[
@@ -106,7 +98,6 @@ MemoryLimit = Annotated[
         "--memory-limit",
         metavar="SIZE",
         help="Limit of each step, such as 4G; what is free by default.",
-        rich_help_panel=_COMMON,
     ),
 ]
 

@@ -53,6 +53,7 @@ def routes(values: list[Route], manner: Manner) -> None:
     """Show routes with their converters."""
     if manner.json:
         print_json({"routes": [{"route": str(route), "steps": route.steps} for route in values]})
+    if manner.json or manner.quiet:
         return
     console = stdout()
     for route in values:
@@ -107,6 +108,7 @@ def inspection(found: Inspection, manner: Manner) -> None:
     """Show what a model is and holds."""
     if manner.json:
         print_json(found)
+    if manner.json or manner.quiet:
         return
     console = stdout()
     console.print(f"{found.model}: {found.format or 'modelpack'} ({found.encoding})")
@@ -138,6 +140,7 @@ def diagnosis(found: Diagnosis, manner: Manner) -> None:
     """Show installed extras and working routes."""
     if manner.json:
         print_json(found)
+    if manner.json or manner.quiet:
         return
     console = stdout()
     console.print(f"modelpack {found.modelpack}, Python {found.python}, {found.platform}")

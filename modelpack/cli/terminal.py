@@ -5,6 +5,7 @@ Imported by `modelpack --help`, so what only some commands need is imported wher
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from types import FrameType
@@ -92,6 +93,13 @@ def usage_error(error: Any, *, as_json: bool) -> int:
     context = getattr(error, "ctx", None)
     hint = f"see {context.command_path} --help" if context is not None else ""
     return report_error(InputError(error.format_message(), hint=hint), Manner(json=as_json))
+
+
+def tolerate_encodings() -> None:
+    """Write what an encoding lacks as escapes: a name must not break a message."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stop_on_sigterm() -> None:

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from modelpack.artifact import MANIFEST_NAME, Artifact
-from modelpack.errors import InputError, PackagingError
+from modelpack.errors import InputError, ModelpackError, PackagingError
 from modelpack.manifest import Manifest, dump
 
 # Each layout's function by name; resolved when used.
@@ -29,11 +29,12 @@ LAYOUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """What is laid out: a manifest, the directory of its files, and room to write."""
+    """What is laid out: a manifest, the directory of its files, room to write, the target."""
 
     manifest: Manifest
     root: Path
     scratch: Path
+    output: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,13 @@ def arranger(name: str) -> Arrange:
         return found
     for point in entry_points(group="modelpack.layouts"):
         if point.name == name:
-            loaded: Arrange = point.load()
+            try:
+                loaded: Arrange = point.load()
+            except Exception as error:  # whatever the import of somebody's module raises
+                raise ModelpackError(
+                    f"the layout '{name}' cannot be loaded: {error}",
+                    hint="repair or uninstall the distribution that brings it",
+                ) from error
             return loaded
     raise InputError(f"unknown layout '{name}'", hint=f"use one of {', '.join(names())}")
 

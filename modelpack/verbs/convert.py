@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,15 +20,15 @@ import numpy as np
 
 from modelpack import datasets, golden
 from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of, measure
-from modelpack.compare import Judgement, compare, tolerance_for
-from modelpack.errors import ContractError, InputError, NoRouteError, ParityError
+from modelpack.compare import compare, judgement_for
+from modelpack.errors import ContractError, ConversionError, InputError, NoRouteError, ParityError
 from modelpack.golden import GOLDEN_ROWS, Evidence
-from modelpack.manifest import SCHEMA_VERSION, Manifest, read, verify
+from modelpack.manifest import DEFAULT_VERSION, SCHEMA_VERSION, Manifest, read, verify
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
-from modelpack.routes import Converter, Route, find_route, format_named, formats
+from modelpack.routes import Converter, Route, find_route, format_named, formats, targets
 from modelpack.samples import Case, generate
-from modelpack.signature import Signature, TensorSpec, differences
+from modelpack.signature import Signature, TensorSpec
 from modelpack.sources import (
     Opened,
     Request,
@@ -37,16 +38,14 @@ from modelpack.sources import (
     open_model,
     provenance,
     run_cases,
-    worker_key,
+    run_step,
     workspace,
 )
-from modelpack.steps import Description, StepOptions, StepResult
+from modelpack.steps import StepOptions
 from modelpack.store import golden_name, save, single_format
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
-
-FRAMEWORKS = ("keras", "torch", "sklearn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,8 @@ class ConvertOptions:
         trust: load a source even if that runs code it contains.
         data: samples to compare on; generated from the signature when None.
         name: the model's name; the source's by default.
-        version: the model's version, as the user counts.
+        version: the model's version, as the user counts; by default "1", or what the
+            directory that is added to has.
         opset: ONNX opset; the converter's usual one when None.
         rtol: relative tolerance; by precision when None (see `modelpack.compare`).
         atol: absolute tolerance in units of the output's scale; likewise.
@@ -78,7 +78,7 @@ class ConvertOptions:
     trust: bool = False
     data: Path | None = None
     name: str = ""
-    version: str = "1"
+    version: str = ""
     opset: int | None = None
     rtol: float | None = None
     atol: float | None = None
@@ -121,19 +121,21 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
     with workspace(options.limits) as pool:
         log.info("opening %s", model)
         source = open_model(pool, _located(model, wanted, options))
+        others = ", ".join(item.name for item in source.description.other_signatures)
+        if others:
+            log.warning("only the signature %s is converted, not %s", _name(source), others)
         routes = [find_route(source.ref.format, name) for name in wanted]
         evidence = _evidence(pool, source, options)
-        built = _Builder(pool, source, options)
+        built = _Builder(pool, source, output, options)
         artifacts: list[Artifact] = []
         files: dict[str, Path] = {}
         for route in routes:
             product = built.build(route)
             report = _compare(pool, source, product, evidence, options)
-            path = _artifact_name(output, route)
-            artifact = _record(product, path, report, source.ref.signature)
+            artifact = _record(product, report)
             artifacts.append(artifact)
-            files[path] = product.ref.path
-            files |= {name: product.ref.path.parent / name for name in artifact.sidecars}
+            made = product.opened.ref.path
+            files |= {name: made.with_name(name) for name in (made.name, *artifact.sidecars)}
         failed = [item for item in artifacts if item.parity.verdict is Verdict.FAILED]
         if failed and not options.keep_failed:
             raise _parity_error(failed, kept=False)
@@ -143,6 +145,11 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
     return manifest
 
 
+def _name(source: Opened) -> str:
+    assert source.ref.signature is not None
+    return source.ref.signature.name
+
+
 def require_framework(model: str) -> None:
     """Refuse a model that has left its framework already.
 
@@ -150,7 +157,7 @@ def require_framework(model: str) -> None:
         InputError: it is an artifact.
     """
     ref = locate(Request(model))
-    if ref.format and ref.format not in FRAMEWORKS:
+    if ref.format in targets():
         raise InputError(
             f"'{ref.display}' is {ref.format}, which is no framework's own format",
             hint="use modelpack convert",
@@ -243,8 +250,7 @@ def _targets(output: Path, to: tuple[str, ...]) -> tuple[str, ...]:
 class _Product:
     """A converted model in the scratch directory."""
 
-    ref: ModelRef
-    description: Description
+    opened: Opened
     steps: tuple[Step, ...]
     fixed_dims: Mapping[str, int]
 
@@ -252,52 +258,49 @@ class _Product:
 class _Builder:
     """Runs routes, running each step that several routes share once."""
 
-    def __init__(self, pool: WorkerPool, source: Opened, options: ConvertOptions) -> None:
+    def __init__(
+        self, pool: WorkerPool, source: Opened, output: Path, options: ConvertOptions
+    ) -> None:
         self._pool = pool
+        self._output = output
         self._options = StepOptions(
             opset=options.opset, name=options.name or default_name(source.ref)
         )
         self._done: dict[tuple[Converter, ...], _Product] = {}
-        self._source = _Product(source.ref, source.description, (), {})
+        self._source = _Product(source, (), {})
 
     def build(self, route: Route) -> _Product:
         product = self._source
         for index, step in enumerate(route.steps):
             key = route.steps[: index + 1]
             if key not in self._done:
-                self._done[key] = self._run(step, product, len(self._done))
+                # Files that belong together name each other, so the name is final from the start.
+                last = step is route.steps[-1]
+                name = self._file_name(step.target, last=last)
+                self._done[key] = self._run(step, product, name)
             product = self._done[key]
         return product
 
-    def _run(self, step: Converter, before: _Product, number: int) -> _Product:
+    def _file_name(self, form: str, *, last: bool) -> str:
+        single = last and single_format(self._output)
+        return self._output.name if single else formats()[form].artifact
+
+    def _run(self, step: Converter, before: _Product, name: str) -> _Product:
         log.info("converting %s to %s", step.source, step.target)
-        form = formats()[step.target]
-        folder = self._pool.scratch / f"step{number}"
-        folder.mkdir()
-        target = folder / form.artifact
-        key = step.extra or step.source
-        result = self._pool.call(
-            key, step.entry, StepResult, before.ref, str(target), self._options
+        folder = Path(tempfile.mkdtemp(dir=self._pool.scratch))
+        result, made = run_step(
+            self._pool,
+            step.entry,
+            before.opened.ref,
+            folder / name,
+            self._options,
+            form=formats()[step.target],
+            extra=step.extra,
+            failure=ConversionError,
         )
-        for note in result.notes:
-            log.warning("%s", note)
-        if not target.exists():
-            raise ContractError(f"{step} reported success but wrote nothing")
-        assert before.ref.signature is not None
-        promised = before.ref.signature.with_dims(result.fixed_dims)
-        ref = ModelRef(form.name, encoding_of(form.name), str(target), signature=promised)
-        found = self._pool.call(
-            worker_key(form), f"{form.adapter}:describe", Description, ref, failure=ContractError
-        )
-        broken = differences(promised, found.signature)
-        if broken:
-            raise ContractError(
-                f"{step} did not keep the signature: " + "; ".join(broken),
-                hint="this is a defect of the converter; try another format or name",
-            )
         record = Step(step.entry, result.tools, result.options)
         fixed = {**before.fixed_dims, **result.fixed_dims}
-        return _Product(ref, found, (*before.steps, record), fixed)
+        return _Product(made, (*before.steps, record), fixed)
 
 
 def _evidence(pool: WorkerPool, source: Opened, options: ConvertOptions) -> Evidence | None:
@@ -351,17 +354,17 @@ def _compare(
 ) -> ParityReport:
     if evidence is None:
         return unverified("--no-validate")
-    promised, signature = source.ref.signature, product.ref.signature
+    promised, signature = source.ref.signature, product.opened.ref.signature
     assert promised is not None
     assert signature is not None
-    log.info("comparing %s with the source", product.ref.format)
+    log.info("comparing %s with the source", product.opened.ref.format)
     usable = evidence.fitted_to(promised, product.fixed_dims)
     if not usable.cases:
         sizes = ", ".join(f"{dim}={size}" for dim, size in product.fixed_dims.items())
         return unverified(f"no sample has the fixed dimensions {sizes}")
-    outputs, result = run_cases(pool, product.ref, usable.cases, failure=ContractError)
-    judgement = Judgement(
-        tolerance_for(product.description.precision, options.rtol, options.atol),
+    outputs, result = run_cases(pool, product.opened.ref, usable.cases, failure=ContractError)
+    judgement = replace(
+        judgement_for(product.opened.description.precision, "", options.rtol, options.atol),
         reference=evidence.reference,
         runtime=result.runtime,
     )
@@ -371,29 +374,22 @@ def _compare(
 # --- recording -----------------------------------------------------------------------
 
 
-def _artifact_name(output: Path, route: Route) -> str:
-    return output.name if single_format(output) else formats()[route.steps[-1].target].artifact
-
-
-def _record(
-    product: _Product, path: str, report: ParityReport, signature: Signature | None
-) -> Artifact:
-    target = product.ref.path
-    sidecars = product.description.sidecars
-    digest, size = measure(target, sidecars)
-    assert signature is not None
+def _record(product: _Product, report: ParityReport) -> Artifact:
+    ref, found = product.opened.ref, product.opened.description
+    digest, size = measure(ref.path, found.sidecars)
+    assert ref.signature is not None
     return Artifact(
-        path=path,
-        format=product.ref.format,
+        path=ref.path.name,
+        format=ref.format,
         digest=digest,
         size=size,
-        precision=product.description.precision,
-        signature=signature.name,
-        opset=product.description.opset,
+        precision=found.precision,
+        signature=ref.signature.name,
+        opset=found.opset,
         steps=product.steps,
-        bindings=product.description.bindings,
+        bindings=found.bindings,
         fixed_dims=dict(product.fixed_dims),
-        sidecars=sidecars,
+        sidecars=found.sidecars,
         parity=report,
     )
 
@@ -417,13 +413,14 @@ def _write(
     manifest = Manifest(
         modelpack=SCHEMA_VERSION,
         name=options.name or default_name(source.ref),
-        version=options.version,
+        version=options.version or DEFAULT_VERSION,
         source=provenance(source),
         signatures=(signature,),
         artifacts=tuple(sorted(artifacts, key=lambda item: item.path)),
         golden=samples,
     )
-    return save(output, manifest, files, pool.scratch)
+    given = {"name": options.name, "version": options.version}
+    return save(output, manifest, files, pool.scratch, given)
 
 
 def _parity_error(failed: Sequence[Artifact], *, kept: bool) -> ParityError:

@@ -72,11 +72,11 @@ def package(directory: Path, output: Path, options: PackageOptions) -> list[Path
             log.info("laying out %s", name)
             room = work / name
             room.mkdir()
+            prefix = f"{name}/" if len(arrangers) > 1 and name != "archive" else ""
             entries = arrange(
-                Package(manifest, directory, room),
+                Package(manifest, directory, room, output / prefix),
                 LayoutOptions(options.max_batch_size, options.artifact),
             )
-            prefix = f"{name}/" if len(arrangers) > 1 and name != "archive" else ""
             files |= {prefix + entry: path for entry, path in entries.items()}
         root = output
         if list(arrangers) == ["archive"]:

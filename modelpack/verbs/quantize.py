@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modelpack import datasets, golden
 from modelpack.artifact import (
+    SCHEMES,
     Artifact,
     Encoding,
     ModelRef,
@@ -18,8 +19,8 @@ from modelpack.artifact import (
     encoding_of,
     measure,
 )
-from modelpack.compare import Judgement, compare, tolerance_for
-from modelpack.errors import ContractError, InputError, QuantizationError
+from modelpack.compare import compare, judgement_for
+from modelpack.errors import InputError, QuantizationError
 from modelpack.golden import GOLDEN_ROWS, Evidence
 from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, verify
 from modelpack.metrics import drop, evaluate, metric_for
@@ -27,7 +28,6 @@ from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import formats
 from modelpack.samples import Array, Case, generate, write_cases
-from modelpack.signature import differences
 from modelpack.sources import (
     Opened,
     Request,
@@ -37,16 +37,16 @@ from modelpack.sources import (
     open_model,
     provenance,
     run_cases,
+    run_step,
     worker_key,
     workspace,
 )
-from modelpack.steps import Description, QuantizeRequest, StepResult
+from modelpack.steps import QuantizeRequest, StepResult
 from modelpack.store import golden_name, save, single_format
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
 
-SCHEMES = ("dynamic-int8", "static-int8", "float16")
 CALIBRATED = ("static-int8",)
 CALIBRATION_ROWS = 1000
 _COMMON_SAMPLES = "golden samples"
@@ -215,32 +215,32 @@ def _quantize_one(
     path = _result_path(ref, output, options.scheme)
     log.info("quantizing %s to %s", ref.display, options.scheme)
     folder = Path(tempfile.mkdtemp(dir=pool.scratch))
-    target = folder / Path(path).name
+    target = folder / path
     calibration, rows = _calibration(pool, ref, options)
-    result = pool.call(
-        worker_key(adapter_of(ref)),
-        adapter_of(ref).quantizer,
-        StepResult,
+    form = adapter_of(ref)
+    result, made = run_step(
+        pool,
+        form.quantizer,
         ref,
-        str(target),
+        target,
         QuantizeRequest(options.scheme, calibration),
+        form=form,
+        extra=worker_key(form),
         failure=QuantizationError,
     )
-    for note in result.notes:
-        log.warning("%s", note)
-    product, found = _described(pool, ref, target)
+    product = made.ref
     trial = _trial(pool, subject, options)
     report, outputs = _loss(pool, product, trial, options)
+    artifact = _recorded(subject, made, result)
     figures = replace(
         _metric(product, trial, outputs, options),
         scheme=options.scheme,
         of=subject.artifact.path if subject.artifact else ref.path.name,
         calibration_samples=rows,
-        size_ratio=_size_ratio(subject, target),
+        size_ratio=_size_ratio(subject, artifact),
     )
-    artifact = _recorded(subject, path, product, found, result)
     artifact = _gated(replace(artifact, parity=report, quantization=figures), options)
-    files = {path: target}
+    files = {name: target.with_name(name) for name in (path, *artifact.sidecars)}
     if trial.evidence.origin != _COMMON_SAMPLES and trial.evidence.cases:
         name = f"{path}.golden.npz"
         files[name] = folder / "golden.npz"
@@ -249,45 +249,29 @@ def _quantize_one(
     return artifact, files
 
 
-def _described(pool: WorkerPool, ref: ModelRef, target: Path) -> tuple[ModelRef, Description]:
-    """Open the quantized file, which must have kept the signature."""
+def _recorded(subject: _Subject, made: Opened, result: StepResult) -> Artifact:
+    ref, found, before = made.ref, made.description, subject.artifact
+    digest, size = measure(ref.path, found.sidecars)
     assert ref.signature is not None
-    form = adapter_of(ref)
-    product = ModelRef(ref.format, ref.encoding, str(target), signature=ref.signature)
-    found = pool.call(
-        worker_key(form), f"{form.adapter}:describe", Description, product, failure=ContractError
-    )
-    broken = differences(ref.signature, found.signature)
-    if broken:
-        raise ContractError("quantization did not keep the signature: " + "; ".join(broken))
-    return product, found
-
-
-def _recorded(
-    subject: _Subject, path: str, product: ModelRef, found: Description, result: StepResult
-) -> Artifact:
-    digest, size = measure(product.path)
-    assert product.signature is not None
-    before = subject.artifact
-    step = Step(adapter_of(product).quantizer, result.tools, result.options)
+    step = Step(adapter_of(ref).quantizer, result.tools, result.options)
     return Artifact(
-        path=path,
-        format=product.format,
+        path=ref.path.name,
+        format=ref.format,
         digest=digest,
         size=size,
         precision=found.precision,
-        signature=product.signature.name,
+        signature=ref.signature.name,
         opset=found.opset,
         steps=(*(before.steps if before else ()), step),
         bindings=found.bindings,
         fixed_dims=before.fixed_dims if before else {},
+        sidecars=found.sidecars,
     )
 
 
-def _size_ratio(subject: _Subject, target: Path) -> float:
+def _size_ratio(subject: _Subject, artifact: Artifact) -> float:
     opened = subject.opened
-    before = measure(opened.ref.path, opened.description.sidecars)[1]
-    return round(target.stat().st_size / before, 3)
+    return round(artifact.size / measure(opened.ref.path, opened.description.sidecars)[1], 3)
 
 
 def _result_path(ref: ModelRef, output: Path, scheme: str) -> str:
@@ -358,10 +342,8 @@ def _loss(
         return unverified("no sample fits the artifact's fixed dimensions"), []
     log.info("comparing the quantized artifact with the float one")
     outputs, result = run_cases(pool, product, evidence.cases, failure=QuantizationError)
-    halved = options.scheme == "float16"
-    judgement = Judgement(
-        tolerance_for("float16" if halved else "float32"),
-        quantized=not halved,
+    judgement = replace(
+        judgement_for("float32", options.scheme),
         reference=evidence.reference,
         runtime=result.runtime,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelpack import archive, datasets, golden
 from modelpack.artifact import Artifact, Encoding, Golden, ModelRef, encoding_of
-from modelpack.compare import Judgement, compare, tolerance_for
+from modelpack.compare import compare, judgement_for
 from modelpack.errors import ContractError, InputError
 from modelpack.golden import Evidence
 from modelpack.manifest import Manifest, find, read, verify
@@ -299,13 +299,14 @@ def _compare(
     signature = opened.ref.signature
     assert signature is not None
     outputs, result = run_cases(pool, opened.ref, evidence.cases, failure=ContractError)
-    precision = opened.description.precision
-    scheme = subject.artifact.quantization if subject.artifact else None
-    explicit = options.rtol is not None or options.atol is not None
-    eight_bit = "int8" in (scheme.scheme if scheme else precision)
-    judgement = Judgement(
-        tolerance_for(precision, options.rtol, options.atol),
-        quantized=eight_bit and not explicit,
+    quantization = subject.artifact.quantization if subject.artifact else None
+    judgement = replace(
+        judgement_for(
+            opened.description.precision,
+            quantization.scheme if quantization else "",
+            options.rtol,
+            options.atol,
+        ),
         reference=evidence.reference,
         runtime=result.runtime,
     )

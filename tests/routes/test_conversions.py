@@ -322,4 +322,5 @@ def test_json_output_is_one_document_and_nothing_else(
     outcome = modelpack.ok("convert", models / "keras_cnn.keras", "-o", "m.tflite", "--json")
     document = json.loads(outcome.stdout)
     assert document["artifacts"][0]["parity"]["verdict"] == "passed"
-    assert document == json.loads(outcome.stdout.strip())
+    assert document["signatures"][0]["outputs"][0]["name"] == "logits"
+    assert outcome.stdout.startswith("{")

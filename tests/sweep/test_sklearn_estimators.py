@@ -20,11 +20,11 @@ import pytest
 import sklearn.experimental.enable_halving_search_cv
 import sklearn.experimental.enable_iterative_imputer  # noqa: F401
 from sklearn import datasets
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, KernelPCA
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
@@ -42,6 +42,7 @@ from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
@@ -86,13 +87,13 @@ CANNOT_BE_FITTED: dict[str, str] = {}
 class Data:
     """What an estimator is fitted on (``train`` says which rows) and what it is asked for."""
 
-    X: Any
-    y: Any = None
+    rows: Any
+    targets: Any = None
     train: Any = None
 
     def fit(self, model: BaseEstimator) -> BaseEstimator:
-        X, y = _rows(self.X, self.train), _rows(self.y, self.train)
-        return model.fit(X) if y is None else model.fit(X, y)
+        rows, targets = _rows(self.rows, self.train), _rows(self.targets, self.train)
+        return model.fit(rows) if targets is None else model.fit(rows, targets)
 
 
 def _rows(values: Any, chosen: Any) -> Any:
@@ -103,9 +104,9 @@ def _rows(values: Any, chosen: Any) -> Any:
     return [values[i] for i in chosen] if isinstance(values, list) else values[chosen]
 
 
-def _split(X: Any, y: Any = None) -> Data:
-    order = np.random.default_rng(SEED).permutation(len(X))
-    return Data(X, y, np.sort(order[: 2 * len(X) // 3]))
+def _split(rows: Any, targets: Any = None) -> Data:
+    order = np.random.default_rng(SEED).permutation(len(rows))
+    return Data(rows, targets, np.sort(order[: 2 * len(rows) // 3]))
 
 
 @lru_cache
@@ -115,26 +116,32 @@ def data(name: str) -> Data:
     if name in {"iris", "breast_cancer", "diabetes"}:
         return _split(*getattr(datasets, f"load_{name}")(return_X_y=True))
     iris, diabetes = data("iris"), data("diabetes")
-    missing = rng.random(iris.X.shape) < 0.15
+    missing = rng.random(iris.rows.shape) < 0.15
     kinds = np.array(["setosa", "versicolor", "virginica"])
     made = {
-        "iris, NaN": lambda: _split(np.where(missing, np.nan, iris.X), iris.y),
-        "iris, strings": lambda: _split(iris.X, kinds[iris.y]),
-        "iris, few labels": lambda: _split(iris.X, np.where(rng.random(150) < 0.7, -1, iris.y)),
-        "iris, whole": lambda: _split(np.round(iris.X).astype(np.int64), iris.y),
-        "iris, two labels": lambda: _split(iris.X, np.c_[iris.y > 0, iris.y > 1].astype(int)),
-        "iris, counts": lambda: _split(np.round(10 * iris.X), iris.y),
-        "diabetes, two": lambda: _split(diabetes.X, np.c_[diabetes.y, diabetes.y**2 / 100]),
-        "diabetes, one column": lambda: _split(diabetes.X[:, 2], diabetes.y),
+        "iris, NaN": lambda: _split(np.where(missing, np.nan, iris.rows), iris.targets),
+        "iris, strings": lambda: _split(iris.rows, kinds[iris.targets]),
+        "iris, few labels": lambda: _split(
+            iris.rows, np.where(rng.random(150) < 0.7, -1, iris.targets)
+        ),
+        "iris, whole": lambda: _split(np.round(iris.rows).astype(np.int64), iris.targets),
+        "iris, two labels": lambda: _split(
+            iris.rows, np.c_[iris.targets > 0, iris.targets > 1].astype(int)
+        ),
+        "iris, counts": lambda: _split(np.round(10 * iris.rows), iris.targets),
+        "diabetes, two": lambda: _split(
+            diabetes.rows, np.c_[diabetes.targets, diabetes.targets**2 / 100]
+        ),
+        "diabetes, one column": lambda: _split(diabetes.rows[:, 2], diabetes.targets),
         "diabetes, raw": lambda: _split(*datasets.load_diabetes(return_X_y=True, scaled=False)),
         "categories": lambda: _split(_frame()[["color", "size"]], _frame()["label"].to_numpy()),
         "frame": lambda: _split(_frame().drop(columns="label"), _frame()["label"].to_numpy()),
         "text": lambda: _split(*_texts()),
-        "labels": lambda: Data(kinds[iris.y]),
-        "label sets": lambda: Data([{kinds[i], kinds[i // 2]} for i in iris.y]),
+        "labels": lambda: Data(kinds[iris.targets]),
+        "label sets": lambda: Data([{kinds[i], kinds[i // 2]} for i in iris.targets]),
         "records": lambda: Data(_frame().drop(columns="label").to_dict("records")),
         "images": lambda: Data(rng.random((10, 8, 8))),
-        "kernel": lambda: Data(iris.X @ iris.X.T),
+        "kernel": lambda: Data(iris.rows @ iris.rows.T),
     }
     return made[name]()
 
@@ -142,11 +149,11 @@ def data(name: str) -> Data:
 @lru_cache
 def _frame() -> pd.DataFrame:
     rng = np.random.default_rng(SEED)
-    X, y = datasets.load_breast_cancer(return_X_y=True)
-    frame = pd.DataFrame({"area": X[:, 3], "smoothness": X[:, 4], "texture": X[:, 1]})
-    frame["color"] = rng.choice(["red", "green", "blue"], len(X))
-    frame["size"] = np.where(X[:, 0] > 14, "large", "small")
-    frame["label"] = np.where(y, "benign", "malignant")
+    cells, benign = datasets.load_breast_cancer(return_X_y=True)
+    frame = pd.DataFrame({"area": cells[:, 3], "smoothness": cells[:, 4], "texture": cells[:, 1]})
+    frame["color"] = rng.choice(["red", "green", "blue"], len(cells))
+    frame["size"] = np.where(cells[:, 0] > 14, "large", "small")
+    frame["label"] = np.where(benign, "benign", "malignant")
     return frame
 
 
@@ -160,13 +167,13 @@ def _texts() -> tuple[list[str], Any]:
         lines = [line.strip() for line in text.splitlines() if len(line.split()) > 3]
         found += lines
         labels += [label] * len(lines)
-    found[:4] = ["Été à Łódź: naïve Ærøskøbing", "ΑΒΓ δεζ  iris", "iris!! PLANT_width 3.5", "ß ſ"]
+    found[:4] = ["Été à Łódź: naïve Ærøskøbing", "ΑΒΓ δεζ  iris", "iris!! PLANT_width 3.5", "ß µ"]
     return found, np.array(labels)
 
 
 # --- estimators ----------------------------------------------------------------------
 
-_logistic = LogisticRegression(max_iter=1000)
+_logistic = LogisticRegression(solver="newton-cholesky")
 _tree = DecisionTreeClassifier(max_depth=4, random_state=SEED)
 _ridge = Ridge()
 
@@ -176,7 +183,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "ColumnTransformer": {"transformers": [("a", StandardScaler(), [0, 2]), ("b", PCA(1), [1, 3])]},
     "FeatureUnion": {"transformer_list": [("a", StandardScaler()), ("b", PCA(2))]},
     "FixedThresholdClassifier": {"estimator": _logistic, "threshold": 0.3},
-    "FrozenEstimator": {"estimator": _logistic.fit(*datasets.load_iris(return_X_y=True))},
+    "FrozenEstimator": {"estimator": clone(_logistic).fit(*datasets.load_iris(return_X_y=True))},
     "GridSearchCV": {"estimator": _logistic, "param_grid": {"C": [0.1, 1]}},
     "HalvingGridSearchCV": {"estimator": _logistic, "param_grid": {"C": [0.1, 1]}},
     "HalvingRandomSearchCV": {"estimator": _logistic, "param_distributions": {"C": [0.1, 1]}},
@@ -237,6 +244,13 @@ DATA: dict[str, tuple[str, ...]] = {
     "CountVectorizer": ("text",),
     "DictVectorizer": ("records",),
     "FeatureHasher": ("records",),
+    "DictionaryLearning": ("iris",),
+    "FrozenEstimator": ("iris",),
+    "GraphicalLasso": ("iris",),
+    "SequentialFeatureSelector": ("iris",),
+    "SparseCoder": ("iris",),
+    "QuadraticDiscriminantAnalysis": ("iris", "iris, strings"),
+    "RadiusNeighborsClassifier": ("iris",),
     "FixedThresholdClassifier": ("breast_cancer",),
     "HashingVectorizer": ("text",),
     "IsotonicRegression": ("diabetes, one column",),
@@ -263,7 +277,7 @@ DATA: dict[str, tuple[str, ...]] = {
     "PatchExtractor": ("images",),
     "RegressorChain": ("diabetes, two",),
     "SelfTrainingClassifier": ("iris, few labels",),
-    "SimpleImputer": ("iris, NaN", "categories"),
+    "SimpleImputer": ("iris, NaN",),
     "TargetEncoder": ("categories",),
     "TfidfTransformer": ("iris, counts",),
     "TfidfVectorizer": ("text",),
@@ -292,7 +306,7 @@ def _data_names(name: str, model: BaseEstimator) -> tuple[str, ...]:
         return (*usual, "iris, NaN") if name.startswith(_ALSO_NAN) else usual
     if is_regressor(model):
         return ("diabetes", "diabetes, raw")
-    return ("iris",)
+    return ("iris", "breast_cancer")
 
 
 def _columns(text: Any, number: Any) -> ColumnTransformer:
@@ -315,7 +329,10 @@ PIPELINES: dict[str, tuple[str, BaseEstimator]] = {
         "frame",
         make_pipeline(
             ColumnTransformer(
-                [("number", StandardScaler(), make_column_selector(dtype_include="number"))]
+                [
+                    ("number", StandardScaler(), make_column_selector(dtype_include="number")),
+                    ("text", _one_hot, make_column_selector(dtype_exclude="number")),
+                ]
             ),
             _logistic,
         ),
@@ -399,6 +416,34 @@ PIPELINES: dict[str, tuple[str, BaseEstimator]] = {
     ),
     "bins, logistic": ("breast_cancer", make_pipeline(KBinsDiscretizer(5), _logistic)),
     "polynomial ridge": ("diabetes", make_pipeline(PolynomialFeatures(2), _ridge)),
+    "bins, forest": (
+        "breast_cancer",
+        make_pipeline(StandardScaler(), KBinsDiscretizer(5, encode="ordinal"), _forest),
+    ),
+    "quantiles of columns": (
+        "frame",
+        make_pipeline(_columns(_one_hot, QuantileTransformer(n_quantiles=50)), _logistic),
+    ),
+    "strings, imputed": (
+        "frame",
+        make_pipeline(
+            _columns(make_pipeline(SimpleImputer(strategy="most_frequent"), _one_hot), _impute),
+            _logistic,
+        ),
+    ),
+    "naive Bayes of counts": ("text", make_pipeline(CountVectorizer(), MultinomialNB())),
+    "naive Bayes of tf-idf": ("text", make_pipeline(TfidfVectorizer(), ComplementNB())),
+    "kernel PCA": ("breast_cancer", make_pipeline(StandardScaler(), KernelPCA(3, kernel="rbf"))),
+    "best columns, boosting": (
+        "breast_cancer",
+        make_pipeline(
+            SelectKBest(k=5), GradientBoostingClassifier(n_estimators=20, random_state=SEED)
+        ),
+    ),
+    "stacking, multi-class": (
+        "iris",
+        StackingClassifier([("a", SVC()), ("b", _forest)], clone(_logistic), passthrough=True),
+    ),
     "clusters, logistic": (
         "iris",
         make_pipeline(KMeans(4, n_init=2, random_state=SEED), _logistic),
@@ -461,7 +506,7 @@ def _cases() -> dict[str, Callable[[], tuple[Data, BaseEstimator]]]:
         for source in _data_names(name, _make(name, kind)):
             found[f"{name} on {source}"] = lambda n=name, k=kind, s=source: (data(s), _make(n, k))
     for name, (source, model) in PIPELINES.items():
-        found[name] = lambda m=model, s=source: (data(s), m)
+        found[name] = lambda m=model, s=source: (data(s), clone(m))
     return found
 
 
@@ -559,7 +604,7 @@ def test_an_estimator_is_converted_right_or_refused(case: str, tmp_path: Path) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fitted = source.fit(model)
-        outcome = take(fitted, source.X, tmp_path)
+        outcome = take(fitted, source.rows, tmp_path)
     if outcome.kind == "refused":
         names = {type(item).__name__ for _, item in walk(fitted)}
         assert any(name in outcome.reason for name in names), outcome.reason
