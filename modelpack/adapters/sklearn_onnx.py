@@ -23,7 +23,10 @@ from skl2onnx.common.data_types import (
     FloatTensorType,
     Int64TensorType,
     StringTensorType,
+    guess_proto_type,
 )
+from skl2onnx.operator_converters.common import concatenate_variables
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
@@ -50,7 +53,11 @@ _ELEMENTS = {
     DType.INT64: TensorProto.INT64,
     DType.STRING: TensorProto.STRING,
 }
-_TREES = ("DecisionTree", "RandomForest", "ExtraTree", "GradientBoosting", "HistGradient")
+# Estimators whose answers jump where a value passes a threshold.
+_STEPS = (
+    *("DecisionTree", "RandomForest", "ExtraTree", "GradientBoosting", "HistGradient"),
+    *("RandomTrees", "KBins", "Binarizer"),
+)
 # Ops whose versions from 9 to 21 add element types or optional attributes, and change nothing
 # for a node that was written for an earlier one (the ONNX operator change log).
 _ONLY_EXTENDED = {
@@ -60,9 +67,13 @@ _ONLY_EXTENDED = {
     *("Reciprocal", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Sqrt", "Sub", "Tanh", "Tile"),
     *("Transpose", "Where", "Xor"),
 }
-# Estimators that scikit-learn computes in float64 whatever it is given, and whose small
-# differences of large numbers float32 loses.
-_WIDE = {"MultinomialNB", "ComplementNB", "KernelPCA", "LocalOutlierFactor"}
+# Estimators that scikit-learn computes in float64 whatever it is given: float32 loses small
+# differences of large numbers, and finds other neighbors among those at equal distance.
+_WIDE = {
+    *("BernoulliNB", "MultinomialNB", "ComplementNB", "KernelPCA", "LocalOutlierFactor"),
+    *("KNeighborsClassifier", "KNeighborsRegressor"),
+}
+_SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 # A name that no estimator's own tensors have.
 _INNER = "inner_"
 
@@ -78,8 +89,9 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
     prepared = _by_position(copy.deepcopy(model), columns)
     for _, item in walk(prepared):
         _make_convertible(item)
-    wide = type(model).__name__ in _WIDE or type(first_step(model)).__name__ == QUANTILES
+    wide = _is_wide(model)
     kinds = {**_TYPES, DType.FLOAT32: DoubleTensorType} if wide else _TYPES
+    exact = dict.fromkeys(_SCALERS, _scale_exactly) if wide or _has_steps(model) else {}
     types = [
         (_column_name(columns, index, spec), kinds[spec.dtype]([None, *(spec.shape or ())[1:]]))
         for index, spec in enumerate(signature.inputs)
@@ -95,6 +107,7 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
                     initial_types=types,
                     target_opset={"": opset or OPSET, "ai.onnx.ml": ML_OPSET},
                     options=_options(prepared, final_option),
+                    custom_conversion_functions=exact,
                 )
             _widen_inputs(made)
             return made
@@ -160,6 +173,69 @@ def _by_position(model: Any, columns: Columns) -> Any:
     return model
 
 
+def _has_steps(model: Any) -> bool:
+    """Whether the answer jumps where a value passes a threshold."""
+    return any(type(item).__name__.startswith(_STEPS) for _, item in walk(model))
+
+
+def _is_wide(model: Any) -> bool:
+    """Whether all of it is to be computed in float64, of inputs that are float32."""
+    if type(first_step(model)).__name__ == QUANTILES:
+        return True
+    names = {type(item).__name__ for _, item in walk(model)}
+    others = names - _WIDE - {"Pipeline", *(kind.__name__ for kind in _SCALERS)}
+    return bool(names & _WIDE) and not others
+
+
+def _scale_exactly(scope: Any, operator: Any, container: Any) -> None:
+    """Write a scaler that rounds as scikit-learn's: what comes after may jump at a threshold.
+
+    Every step is computed in float64 and rounded to float32, as NumPy does ``X *= scale_``
+    for a float32 ``X`` and a float64 ``scale_`` (``transform`` in
+    sklearn/preprocessing/_data.py). Only integers become float64 for good.
+    """
+    source = concatenate_variables(scope, operator.inputs, container)
+    single = not any(isinstance(value.type, Int64TensorType) for value in operator.inputs)
+
+    def append(op: str, *inputs: str, **attributes: Any) -> str:
+        result = scope.get_unique_variable_name("scaled")
+        name = scope.get_unique_operator_name(op)
+        container.add_node(op, list(inputs), result, name=name, **attributes)
+        return str(result)
+
+    def constant(values: Any) -> str:
+        name = scope.get_unique_variable_name("scale")
+        array = np.asarray(values, np.float64)
+        container.add_initializer(name, TensorProto.DOUBLE, array.shape, array.ravel())
+        return str(name)
+
+    for op, values in _arithmetic(operator.raw_operator, single):
+        source = append("Cast", source, to=TensorProto.DOUBLE)
+        source = append(op, source, constant(values))
+        if single:
+            source = append("Cast", source, to=TensorProto.FLOAT)
+    element = guess_proto_type(operator.outputs[0].type)
+    source = append("Cast", source, to=element)
+    container.add_node("Identity", source, operator.outputs[0].full_name)
+
+
+def _arithmetic(item: Any, single: bool) -> list[tuple[str, Any]]:
+    """What a scaler computes, one step after the other."""
+    if isinstance(item, MinMaxScaler):
+        bounds = [("Max", item.feature_range[0]), ("Min", item.feature_range[1])]
+        return [("Mul", item.scale_), ("Add", item.min_), *(bounds if item.clip else [])]
+    if isinstance(item, StandardScaler):
+        middle, spread = item.mean_ if item.with_mean else None, item.scale_
+        if single:  # it alone casts its numbers to the type of X first
+            middle, spread = (
+                None if values is None else values.astype(np.float32) for values in (middle, spread)
+            )
+    else:
+        middle, spread = getattr(item, "center_", None), item.scale_
+    steps = [("Sub", middle), ("Div", spread)]
+    return [(op, values) for op, values in steps if values is not None]
+
+
 def _options(model: Any, final_option: dict[str, bool]) -> dict[int, dict[str, Any]]:
     options: dict[int, dict[str, Any]] = {}
     final = final_step(model)
@@ -167,12 +243,6 @@ def _options(model: Any, final_option: dict[str, bool]) -> dict[int, dict[str, A
         options[id(final)] = dict(final_option)
     for item in vectorizers(model):
         options[id(item)] = {"tokenexp": token_expression(item)}
-    everything = [item for _, item in walk(model)]
-    if any(type(item).__name__.startswith((*_TREES, "KBins")) for item in everything):
-        for item in everything:
-            # Trees and bins compare with thresholds: x / s and x * (1 / s) fall on different sides.
-            if type(item).__name__ == "StandardScaler":
-                options.setdefault(id(item), {})["div"] = "div"
     return options
 
 

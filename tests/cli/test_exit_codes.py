@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -112,6 +113,20 @@ def test_a_gate_on_accuracy_ends_with_6_and_writes_nothing(
     kept = modelpack(*words, "--keep-failed")
     assert kept.code == 6
     assert (tmp_path / "q.onnx").exists()
+
+
+def test_a_loss_beyond_max_drop_ends_with_6_though_the_signal_is_there(
+    models, converted, tmp_path, modelpack
+) -> None:
+    """A gate that asks for half a point more accuracy than before can only close."""
+    outcome = modelpack(
+        *("quantize", converted["keras_cnn"] / "model.onnx", "-o", "q.onnx"),
+        *("--scheme", "static-int8", "--calibration", models / "digits_nhwc_calibration.npz"),
+        *("--data", models / "digits_nhwc.npz", "--max-drop", "-0.5"),
+    )
+    assert outcome.code == 6, outcome.stderr
+    assert re.search(r"accuracy went from 0\.9\d+ to 0\.9\d+, a loss of", outcome.stderr)
+    assert not list(tmp_path.glob("q.onnx*"))
 
 
 def test_a_small_loss_passes_its_gate(models, converted, tmp_path, modelpack) -> None:

@@ -189,3 +189,74 @@ def test_output_that_cannot_be_written_ends_with_2(converted) -> None:
     assert done.returncode == 2
     assert "cannot write to standard output" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def small_files(tmp_path: Path, modelpack) -> None:
+    """Let an ONNX file count as too large for one file from 10 kB on, instead of 1.9 GB."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "from modelpack import onnx_graph\nonnx_graph.LARGEST_FILE = 10_000\n"
+    )
+    modelpack.environment["PYTHONPATH"] = str(site)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_weights_beside_an_onnx_file_stay_with_it_everywhere(converted, tmp_path, modelpack):
+    import numpy as np
+    import onnxruntime
+
+    whole = converted["keras_cnn"] / "model.onnx"
+    for name in ("a.onnx", "b.onnx"):  # two in one directory must not share their weights
+        modelpack.ok("convert", whole, "-o", name)
+        assert (tmp_path / f"{name}.data").stat().st_size > 10_000
+        modelpack.ok("validate", name)
+    image = np.random.default_rng(0).random((3, 8, 8, 1), np.float32)
+    expected, found = (
+        onnxruntime.InferenceSession(path).run(None, {"image": image})[0]
+        for path in (whole, tmp_path / "a.onnx")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    modelpack.ok("convert", whole, "-o", "d", "--to", "onnx")
+    modelpack.ok("quantize", "d", "-o", "d", "--scheme", "float16")
+    modelpack.ok("validate", "d")
+    modelpack.ok("package", "d", "-o", "d.tar", "--layout", "archive")
+    modelpack.ok("validate", "d.tar")
+    modelpack.ok("package", "d", "-o", "repository", "--layout", "triton")
+    modelpack.ok("validate", "repository/model")
+
+
+def test_a_directory_keeps_its_name_and_version_when_it_is_added_to(
+    converted, tmp_path, modelpack
+) -> None:
+    import yaml
+
+    source = converted["keras_cnn"] / "saved_model"
+    named = ("--name", "digits", "--model-version", "3")
+    modelpack.ok("convert", source, "-o", "out", "--to", "onnx", *named)
+    modelpack.ok("convert", source, "-o", "out", "--to", "tflite")
+    manifest = yaml.safe_load((tmp_path / "out" / "modelpack.yaml").read_text())
+    assert (manifest["name"], manifest["version"]) == ("digits", "3")
+
+
+def test_a_second_model_joins_a_tensorflow_serving_repository(
+    converted, tmp_path, modelpack
+) -> None:
+    for name in ("one", "two"):
+        words = ("--layout", "tfserving", "--name", name)
+        modelpack.ok("package", converted["keras_cnn"], "-o", "repository", *words)
+    config = (tmp_path / "repository" / "models.config").read_text()
+    assert 'name: "one"' in config
+    assert 'name: "two"' in config
+    (tmp_path / "repository" / "models.config").write_text(config + "# mine\n")
+    words = ("--layout", "tfserving", "--name", "three")
+    outcome = modelpack.ok("package", converted["keras_cnn"], "-o", "repository", *words)
+    assert "was edited" in outcome.stderr
+    assert (tmp_path / "repository" / "models.config").read_text().endswith("# mine\n")
+
+
+def test_a_name_that_the_terminal_cannot_write_is_escaped(converted, tmp_path, modelpack) -> None:
+    (tmp_path / "mé.onnx").write_bytes((converted["keras_cnn"] / "model.onnx").read_bytes())
+    modelpack.environment["PYTHONIOENCODING"] = "ascii"
+    assert "m\\xe9.onnx" in modelpack.ok("inspect", "mé.onnx").stdout

@@ -379,6 +379,8 @@ def test_a_package_whose_artifact_lies_deeper_can_be_archived_with_its_sidecars(
     item = Artifact("3/model.onnx", "onnx", digest, size, sidecars=("weights.data",))
     listed = dataclasses.replace(manifest.load(BASE), artifacts=(item,))
     manifest.verify(listed, root)
-    files = arranger("archive")(Package(listed, root, tmp_path), LayoutOptions())
+    files = arranger("archive")(
+        Package(listed, root, tmp_path, tmp_path / "served"), LayoutOptions()
+    )
     archive.extract(files["m.tar"], tmp_path / "out")
     manifest.verify(manifest.read(tmp_path / "out"), tmp_path / "out")

@@ -73,7 +73,7 @@ def package(tmp_path: Path) -> Package:
         golden=golden,
     )
     (tmp_path / "scratch").mkdir()
-    return Package(manifest, root, tmp_path / "scratch")
+    return Package(manifest, root, tmp_path / "scratch", tmp_path / "served")
 
 
 def without(package: Package, *paths: str) -> Package:
