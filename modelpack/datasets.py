@@ -64,10 +64,14 @@ class Dataset:
         return {name: array[begin:end] for name, array in self.inputs.items()}
 
 
-def read(path: Path, signature: Signature, rows: int | None = None) -> Dataset:
+def read(
+    path: Path, signature: Signature, rows: int | None = None, *, narrow: bool = True
+) -> Dataset:
     """Read samples for the inputs of a signature: all of them, or the first ``rows``.
 
-    Shards are read one at a time, and no further than is needed.
+    Shards are read one at a time, and no further than is needed. Arrays get the dtypes of
+    the signature, but float64 stays float64 unless ``narrow``: a source that computes in
+    float64 must see every digit.
 
     Raises:
         InputError: the file cannot be read, lacks an input, or an array does not fit it.
@@ -81,7 +85,7 @@ def read(path: Path, signature: Signature, rows: int | None = None) -> Dataset:
             break
     if len(signature.inputs) == 1 and len(arrays) == 1 and path.suffix == ".npz":
         arrays = {signature.inputs[0].name: next(iter(arrays.values()))}
-    inputs = {spec.name: _fitted(path, spec, arrays) for spec in signature.inputs}
+    inputs = {spec.name: _fitted(path, spec, arrays, narrow) for spec in signature.inputs}
     sizes = {name: len(array) for name, array in inputs.items()}
     if labels is not None:
         sizes["labels"] = len(labels)
@@ -200,7 +204,7 @@ def _table(path: Path) -> dict[str, Array]:
     return {str(name): frame[name].to_numpy() for name in frame.columns}
 
 
-def _fitted(path: Path, spec: TensorSpec, arrays: dict[str, Array]) -> Array:
+def _fitted(path: Path, spec: TensorSpec, arrays: dict[str, Array], narrow: bool) -> Array:
     """The array for an input: under its name, or put together from its columns."""
     array = arrays.get(spec.name)
     if array is None and spec.columns and set(spec.columns) <= set(arrays):
@@ -212,10 +216,10 @@ def _fitted(path: Path, spec: TensorSpec, arrays: dict[str, Array]) -> Array:
             f"'{path.name}' lacks {wanted} for the input '{spec}'; it holds "
             + ", ".join(list(arrays)[:8])
         )
-    return _cast(path, spec, array)
+    return _cast(path, spec, array, narrow)
 
 
-def _cast(path: Path, spec: TensorSpec, array: Array) -> Array:
+def _cast(path: Path, spec: TensorSpec, array: Array, narrow: bool) -> Array:
     rank = None if spec.shape is None else len(spec.shape)
     if rank is not None and array.ndim == rank - 1 and spec.shape and spec.shape[-1] == 1:
         array = array[..., np.newaxis]
@@ -227,7 +231,8 @@ def _cast(path: Path, spec: TensorSpec, array: Array) -> Array:
     both_integer = given.is_integer and spec.dtype.is_integer
     if given is not spec.dtype and not (both_float or widens or both_integer):
         raise InputError(f"'{path.name}': '{spec.name}' is {given}, the model takes {spec.dtype}")
-    cast = array.astype(numpy_dtype(spec.dtype))
+    wide = both_float and given is DType.FLOAT64 and not narrow
+    cast = array if wide else array.astype(numpy_dtype(spec.dtype))
     if both_integer and not np.array_equal(cast, array):
         raise InputError(f"'{path.name}': values of '{spec.name}' do not fit {spec.dtype}")
     if rank is not None and (

@@ -33,6 +33,14 @@ class Evidence:
     origin: str
     reference: str
 
+    def __add__(self, other: Evidence) -> Evidence:
+        """Both, one after the other, in the name of the first."""
+        return replace(
+            self,
+            cases=[*self.cases, *other.cases],
+            outputs=[*self.outputs, *other.outputs],
+        )
+
     def head(self, rows: int) -> Evidence:
         """The first cases with at most this many rows together, the last one cut to fit."""
         cases: list[Case] = []

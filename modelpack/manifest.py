@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelpack.artifact import MANIFEST_NAME, Artifact, Golden, digest_file, measure
-from modelpack.errors import InputError, ManifestError
+from modelpack.errors import InputError, ManifestError, ParityError
+from modelpack.parity import Verdict
 from modelpack.signature import Signature
 
 SCHEMA_VERSION = 1
@@ -32,8 +33,8 @@ class Source:
     Attributes:
         framework: keras, torch, sklearn, or the format of a source that is an artifact.
         file: file name without its directory, or the Python reference.
-        digest: of the file, or of the directory (see `Artifact.digest`); empty for a
-            reference into an installed package.
+        digest: of the file, or of the directory (see `Artifact.digest`); for a Python
+            reference, of its file's digest and that of its weights.
         weights: name and digest of the weights file given beside a reference; or empty.
         versions: library versions that loaded it, by distribution name.
     """
@@ -313,6 +314,19 @@ def find(model: Path) -> tuple[Manifest, Artifact] | None:
                 if artifact.path == model.name:
                     return manifest, artifact
     return None
+
+
+def refuse_failed(artifact: Artifact) -> None:
+    """Refuse to make anything from an artifact that disagrees with its source.
+
+    Raises:
+        ParityError: its verdict is ``failed``: what is made of it would pass against it.
+    """
+    if artifact.parity.verdict is Verdict.FAILED:
+        raise ParityError(
+            f"'{artifact.path}' failed its comparison with the source: {artifact.parity.reason}",
+            hint="start from the source, or from an artifact that passed",
+        )
 
 
 def verify(manifest: Manifest, root: Path) -> None:

@@ -24,8 +24,9 @@ def check_writable(path: Path) -> None:
         InputError: an ancestor is not a directory, or is not writable.
     """
     ancestor = path
-    while not ancestor.exists():
-        ancestor = ancestor.parent
+    with _as_input_error(path):  # a name may be too long to ask for
+        while not ancestor.exists():
+            ancestor = ancestor.parent
     if ancestor != path and not ancestor.is_dir():
         raise InputError(f"cannot write '{path}': '{ancestor}' is not a directory")
     directory = ancestor if ancestor.is_dir() else ancestor.parent
@@ -166,7 +167,7 @@ def _as_input_error(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write '{root}': {error.strerror}") from error
+        raise InputError(f"cannot write to '{root.absolute()}': {error.strerror}") from error
 
 
 def _umask() -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelpack.errors import InputError
-from modelpack.signature import DType, TensorSpec
+from modelpack.signature import DType, Signature, TensorSpec
 from modelpack.steps import Description, Range
 
 Array = npt.NDArray[Any]
@@ -25,6 +25,9 @@ Case = dict[str, Array]
 # Sizes tried for each dynamic dimension: one, two, an odd size, and one larger than the
 # others. Dimensions are shifted against each other so that no two are always equal.
 SIZES = (1, 2, 5, 16)
+
+# How far out extreme values lie, in units of the usual reach: exp(100) overflows float32.
+EXTREME = 100.0
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
@@ -108,34 +111,72 @@ def _text(item: object) -> str:
     return text
 
 
-def generate(description: Description, *, seed: int) -> list[Case]:
+def generate(
+    description: Description, *, seed: int, extremes: bool = False, cautious: bool = False
+) -> list[Case]:
     """Generate feeds for a model: typical values at several sizes of its dynamic dims.
 
     There is one case for each of `SIZES`, within the bounds of each dim, and a further one
     with some elements missing (NaN) for a model that takes them. In the first case the
-    first dynamic dimension has its smallest size.
+    first dynamic dimension has its smallest size. Floats of a model that computes in
+    float64 are given as such.
+
+    Args:
+        description: the signature, usual ranges and limits.
+        seed: of the random generator.
+        extremes: make two cases of large magnitudes (`EXTREME`) instead of the usual ones.
+        cautious: keep integers of unknown meaning to 0 and 1, which index any table.
 
     Raises:
         InputError: an input has unknown rank, so that no shape can be made up.
     """
     rng = np.random.default_rng(seed)
-    signature, ranges = description.signature, description.ranges
+    signature = description.signature
     cases = []
-    for index, rows in enumerate(SIZES):
+    for index, rows in enumerate(SIZES[:2] if extremes else SIZES):
         sizes = {}
         for shift, dim in enumerate(signature.dynamic_dims):
             low, high = description.dim_bounds.get(dim, (SIZES[0], SIZES[-1]))
             sizes[dim] = min(max(SIZES[(index + shift) % len(SIZES)], low), high)
         bound = signature.with_dims(sizes)
-        cases.append({spec.name: _values(spec, ranges, rng, rows) for spec in bound.inputs})
-    if description.accepts_nan:
+        case = {}
+        for spec in bound.inputs:
+            usual = description.ranges.get(spec.name) or _unknown_range(spec, cautious)
+            values = _values(spec, usual, rng, rows)
+            case[spec.name] = _extreme(values, usual, rng) if extremes else values
+        cases.append(case)
+    if description.accepts_nan and not extremes:
         cases.append({name: _with_missing(array, rng) for name, array in cases[-1].items()})
-    return cases
+    return cases if description.computes_in_float64 else [narrowed(c, signature) for c in cases]
 
 
-def _values(
-    spec: TensorSpec, ranges: Mapping[str, Range], rng: np.random.Generator, rows: int
-) -> Array:
+def narrowed(case: Mapping[str, Array], signature: Signature) -> Case:
+    """The feed with each array in the dtype that the signature says."""
+    dtypes = {spec.name: numpy_dtype(spec.dtype) for spec in signature.inputs}
+    return {name: array.astype(dtypes[name], copy=False) for name, array in case.items()}
+
+
+def _unknown_range(spec: TensorSpec, cautious: bool) -> Range:
+    """Integers of unknown meaning: of both signs, since division and modulo differ there."""
+    signed = spec.dtype.is_integer and not spec.dtype.value.startswith("u")
+    if not spec.dtype.is_integer or cautious:
+        return Range()
+    return Range((-5.0,) if signed else (0.0,), (5.0,))
+
+
+def _extreme(values: Array, usual: Range, rng: np.random.Generator) -> Array:
+    """Some of the values pushed far out: where exponentials overflow and functions saturate."""
+    if values.dtype.kind != "f":
+        return values
+    middle, reach = 0.0, 1.0
+    if usual.low:
+        middle = (np.asarray(usual.low) + np.asarray(usual.high)) / 2
+        reach = (np.asarray(usual.high) - np.asarray(usual.low)) / 2
+    sign = np.where(rng.random(values.shape) < 0.5, -EXTREME, EXTREME)
+    return np.where(rng.random(values.shape) < 0.5, values, middle + sign * reach)
+
+
+def _values(spec: TensorSpec, usual: Range, rng: np.random.Generator, rows: int) -> Array:
     if spec.shape is None:
         raise InputError(
             f"input '{spec.name}' has unknown rank, so no samples can be generated",
@@ -146,7 +187,6 @@ def _values(
         dim if isinstance(dim, int) else (rows if axis == 0 else SIZES[1])
         for axis, dim in enumerate(spec.shape)
     )
-    usual = ranges.get(spec.name, Range())
     if spec.dtype is DType.STRING:
         words = usual.values or ("a", "b", "hello world", "é")
         chosen = np.array(words, dtype=object)[rng.integers(0, len(words), shape)]
@@ -162,7 +202,7 @@ def _values(
             values = low + (high - low) * rng.random(shape)
         else:
             values = rng.standard_normal(shape)
-        return values.astype(numpy_dtype(spec.dtype))
+        return np.asarray(values)
     lowest = np.asarray(usual.low or (0,)).astype(np.int64)
     highest = np.asarray(usual.high or (1,)).astype(np.int64)
     return rng.integers(lowest, highest, shape, endpoint=True).astype(spec.dtype.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -258,8 +259,10 @@ def provenance(opened: Opened) -> Source:
     digest, file = "", ref.display
     if ref.encoding is Encoding.PYTHON:
         module = ref.location.rpartition(":")[0]
-        if module.endswith(".py"):
-            digest = measure(Path(module))[0]
+        # Code alone does not say which weights it loads: the same code may load others later.
+        code = measure(Path(module))[0] if module.endswith(".py") else ""
+        identity = f"{code}\n{opened.description.fingerprint}\n"
+        digest = "sha256:" + hashlib.sha256(identity.encode()).hexdigest()
     else:
         digest = measure(ref.path, opened.description.sidecars)[0]
     weights = {}

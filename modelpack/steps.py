@@ -42,6 +42,9 @@ class Description:
         ranges: usual values by input name.
         dim_bounds: smallest and largest size of dynamic dims that are limited.
         accepts_nan: whether the model takes NaN as "missing" in its float inputs.
+        computes_in_float64: whether the source itself computes in float64, so that float32
+            inputs of its artifacts may lose digits that it sees.
+        fingerprint: digest of the weights, for a source that is code and not a file.
         sidecars: names of further files beside the model file that belong to it.
         other_signatures: further callables the model has.
     """
@@ -58,6 +61,8 @@ class Description:
     ranges: dict[str, Range] = field(default_factory=dict)
     dim_bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
     accepts_nan: bool = False
+    computes_in_float64: bool = False
+    fingerprint: str = ""
     sidecars: tuple[str, ...] = ()
     other_signatures: tuple[Signature, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import shutil
 import time
@@ -72,7 +73,17 @@ def describe(ref: ModelRef) -> Description:
         bindings=_renamed(_native(loaded), signature),
         producer=loaded.producer,
         ranges=_ranges(signature, layers),
+        fingerprint=_fingerprint(loaded.model) if ref.encoding is Encoding.PYTHON else "",
     )
+
+
+def _fingerprint(model: Any) -> str:
+    """Digest of the bytes of all weights, in order."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(f"{array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:

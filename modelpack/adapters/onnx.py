@@ -18,7 +18,7 @@ from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
 from modelpack.samples import read_cases, write_cases
-from modelpack.signature import Dim, DType, Signature, TensorSpec, requested
+from modelpack.signature import Dim, DType, Signature, TensorSpec, refuse_swapped, requested
 from modelpack.steps import Description, RunResult, StepOptions, StepResult
 
 _DTYPES = {
@@ -36,6 +36,15 @@ _DTYPES = {
     onnx.TensorProto.FLOAT: DType.FLOAT32,
     onnx.TensorProto.DOUBLE: DType.FLOAT64,
     onnx.TensorProto.STRING: DType.STRING,
+}
+
+_RANDOM = {
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
 }
 
 # Domains whose ops ONNX Runtime brings without a schema in the onnx package.
@@ -57,6 +66,8 @@ def describe(ref: ModelRef) -> Description:
     native = Signature(
         tuple(map(_spec, _unique(inputs))), tuple(map(_spec, _unique(list(graph.output))))
     )
+    if ref.signature is None:
+        refuse_swapped(native, ref.outputs)
     signature = requested(native, ref.inputs, ref.outputs)
     bound = zip((*signature.inputs, *signature.outputs), (*inputs, *graph.output), strict=True)
     return Description(
@@ -118,6 +129,11 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     """
     assert source.signature is not None
     model = load(source.path)
+    random = sorted({n.op_type for n in onnx_graph.nodes(model) if n.op_type in _RANDOM})
+    if random:
+        raise UnsupportedOpsError(
+            f"the model draws random numbers ({', '.join(random)}), so it cannot be compared"
+        )
     if options.opset is not None:
         model = _with_opset(model, options.opset)
     apply_signature(model, source.signature)

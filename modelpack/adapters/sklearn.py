@@ -8,6 +8,7 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
+import joblib
 import onnx
 import sklearn
 
@@ -33,7 +34,7 @@ from modelpack.adapters.sklearn_signature import (
     sample,
     signature_of,
 )
-from modelpack.artifact import ModelRef
+from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
@@ -78,6 +79,8 @@ def describe(ref: ModelRef) -> Description:
             if old.name in ranges
         },
         accepts_nan=accepts_missing(model, columns, native.inputs, ranges),
+        computes_in_float64=True,
+        fingerprint=joblib.hash(model) if ref.encoding is Encoding.PYTHON else "",
     )
 
 
@@ -127,7 +130,10 @@ def _answer(ref: ModelRef, signature: Signature, feed: Case) -> Case:
         array = feed[spec.name]
         if spec.shape is not None and array.ndim != len(spec.shape):
             raise InputError(f"input '{spec.name}' is {spec}, but was fed {array.shape}")
-        arrays.append(array.astype(numpy_dtype(spec.dtype), copy=False))
+        # float64 is kept: artifacts take float32, and must not be compared with a source
+        # that was given rounded values too.
+        wide = array.dtype.name == "float64"
+        arrays.append(array if wide else array.astype(numpy_dtype(spec.dtype), copy=False))
     # By position: the user may have renamed outputs.
     named = dict(zip((item.name for item in native.outputs), signature.outputs, strict=True))
     results = answers(model, columns, arrays)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import logging
 import re
 import statistics
@@ -38,7 +39,7 @@ from modelpack.adapters.torch_signature import (
     to_array,
     to_tensor,
 )
-from modelpack.artifact import ModelRef
+from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError
 from modelpack.samples import read_cases, write_cases
@@ -51,6 +52,10 @@ _FAST_PATH_NOTE = (
     "PyTorch's fused transformer layer, which eager inference uses by itself, answers zero at "
     "padded positions; the artifact and its reference compute the layers as they are written"
 )
+
+
+# A limit above this is none in practice, and too large to try.
+_LARGEST_TRIED = 100_000
 
 
 # --- describing ----------------------------------------------------------------------
@@ -88,6 +93,7 @@ def describe(ref: ModelRef) -> Description:
             if old.name in native_ranges
         },
         dim_bounds=_bounds(model, native, signature),
+        fingerprint=_fingerprint(model) if ref.encoding is Encoding.PYTHON else "",
     )
 
 
@@ -104,6 +110,15 @@ def _bounds(
         for old, new in zip(before.shape or (), after.shape or (), strict=True)
         if isinstance(old, str) and isinstance(new, str) and old in limits
     }
+
+
+def _fingerprint(model: torch_loading.Model) -> str:
+    """Digest of names and bytes of all weights and buffers, in order."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _key(ref: ModelRef) -> ModelRef:
@@ -221,6 +236,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
             except Exception as again:
                 raise _refusal(source, again) from again
         _demand_dynamic(program.exported_program, signature)
+        notes += _limit_notes(source, program.exported_program, signature)
         _save(program, Path(target), _weights(load(source)))
     model = onnx.load(target, load_external_data=False)
     opset = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
@@ -303,6 +319,51 @@ def _demand_dynamic(program: ExportedProgram, signature: Signature) -> None:
                     f"of '{spec.name}' while tracing",
                     hint=f"give '{want}' a number, or change the code that depends on its size",
                 )
+
+
+def _limit_notes(
+    source: ModelRef, program: ExportedProgram, signature: Signature
+) -> tuple[str, ...]:
+    """Say which sizes the program does not cover, which PyTorch limits without a word.
+
+    Raises:
+        ConversionError: the module itself takes a size that the program does not cover: its
+            code depends on the size, and the artifact would answer there as if it did not.
+    """
+    if isinstance(load(source), ExportedProgram):
+        return ()  # limits of a saved program are its author's
+    native, bounds = program_signature(program)[0], program_bounds(program)
+    names = {
+        old: new
+        for before, after in zip(native.inputs, signature.inputs, strict=True)
+        for old, new in zip(before.shape or (), after.shape or (), strict=True)
+        if isinstance(old, str) and isinstance(new, str)
+    }
+    notes = []
+    for old, (low, high) in bounds.items():
+        beyond = [size for size in (low - 1, high + 1) if 1 <= size <= _LARGEST_TRIED]
+        for size in beyond if old in names else ():
+            if _runs_at(source, signature, {names[old]: size}):
+                raise ConversionError(
+                    f"the model's code depends on the size of '{names[old]}': what PyTorch traced "
+                    f"holds from {low} to {high} only, but the model also takes {size}",
+                    hint=f"give '{names[old]}' a number, or use torch.cond for the branch",
+                )
+        if beyond and old in names:
+            notes.append(f"'{names[old]}' can be from {low} to {high}")
+    return tuple(notes)
+
+
+def _runs_at(source: ModelRef, signature: Signature, sizes: dict[str, int]) -> bool:
+    """Whether the module itself runs at these sizes (the other dims are small)."""
+    every = {name: 3 + index for index, name in enumerate(signature.dynamic_dims)} | sizes
+    tensors = example_inputs(signature.inputs, every, _native(_key(source))[1], seed=0)
+    try:
+        with torch.no_grad():
+            _callable(source, signature)(*tensors)
+    except Exception:  # whatever the user's code raises at a size it does not take
+        return False
+    return True
 
 
 def _fast_path_notes(source: ModelRef, signature: Signature) -> tuple[str, ...]:

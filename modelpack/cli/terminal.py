@@ -6,8 +6,10 @@ Imported by `modelpack --help`, so what only some commands need is imported wher
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 _LOG_LINES = 20
 _PIPE_WIDTH = 200
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-_TERMINATED = 143  # 128 + SIGTERM
+_SIGNALLED = 128  # plus the signal's number, as shells report it
 
 
 class Manner(NamedTuple):
@@ -35,9 +37,14 @@ def stdout() -> Console:
     """A console on standard output; without colours where NO_COLOR or a pipe says so."""
     from rich.console import Console
 
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            """Let the caller know, where rich would exit with 1."""
+            raise BrokenPipeError
+
     # Without a terminal there is no width to fit: tables keep each row on one line.
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    return Console(width=width, highlight=False, markup=False)
+    return Stdout(width=width, highlight=False, markup=False)
 
 
 def stderr() -> Console:
@@ -97,15 +104,19 @@ def usage_error(error: Any, *, as_json: bool) -> int:
 
 def tolerate_encodings() -> None:
     """Write what an encoding lacks as escapes: a name must not break a message."""
+    if sys.stdout is None or sys.stderr is None:  # closed by the caller
+        nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def stop_on_sigterm() -> None:
-    """Let SIGTERM unwind the stack, so that workers are ended and scratch files removed."""
+    """Let SIGTERM and SIGHUP unwind the stack, so that workers end and scratch files go."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
+        raise SystemExit(_SIGNALLED + number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)

@@ -23,11 +23,19 @@ from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of, 
 from modelpack.compare import compare, judgement_for
 from modelpack.errors import ContractError, ConversionError, InputError, NoRouteError, ParityError
 from modelpack.golden import GOLDEN_ROWS, Evidence
-from modelpack.manifest import DEFAULT_VERSION, SCHEMA_VERSION, Manifest, read, verify
+from modelpack.manifest import (
+    DEFAULT_VERSION,
+    SCHEMA_VERSION,
+    Manifest,
+    find,
+    read,
+    refuse_failed,
+    verify,
+)
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import Converter, Route, find_route, format_named, formats, targets
-from modelpack.samples import Case, generate
+from modelpack.samples import Case, generate, narrowed
 from modelpack.signature import Signature, TensorSpec
 from modelpack.sources import (
     Opened,
@@ -125,13 +133,15 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         if others:
             log.warning("only the signature %s is converted, not %s", _name(source), others)
         routes = [find_route(source.ref.format, name) for name in wanted]
-        evidence = _evidence(pool, source, options)
+        trials = _trials(pool, source, options)
+        if trials is not None:
+            _refuse_meaningless(source.ref.signature, trials.golden)
         built = _Builder(pool, source, output, options)
         artifacts: list[Artifact] = []
         files: dict[str, Path] = {}
         for route in routes:
             product = built.build(route)
-            report = _compare(pool, source, product, evidence, options)
+            report = _compare(pool, source, product, trials, options)
             artifact = _record(product, report)
             artifacts.append(artifact)
             made = product.opened.ref.path
@@ -139,7 +149,8 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         failed = [item for item in artifacts if item.parity.verdict is Verdict.FAILED]
         if failed and not options.keep_failed:
             raise _parity_error(failed, kept=False)
-        manifest = _write(pool, output, source, artifacts, files, evidence, options)
+        kept = trials.golden if trials is not None else None
+        manifest = _write(pool, output, source, artifacts, files, kept, options)
     if failed:
         raise _parity_error(failed, kept=True)
     return manifest
@@ -194,6 +205,9 @@ def _located(model: str, wanted: tuple[str, ...], options: ConvertOptions) -> Mo
     """
     ref = locate(_request(model, options))
     if ref.encoding is not Encoding.MODELPACK:
+        known = find(ref.path) if ref.format in targets() else None
+        if known is not None:
+            refuse_failed(known[1])
         return ref
     manifest = read(ref.path)
     verify(manifest, ref.path)
@@ -211,6 +225,7 @@ def _located(model: str, wanted: tuple[str, ...], options: ConvertOptions) -> Mo
         )
     nearest = min(routes, key=lambda path: routes[path])
     chosen = next(item for item in manifest.artifacts if item.path == nearest)
+    refuse_failed(chosen)
     signature = manifest.signature_of(chosen)
     return replace(
         ref,
@@ -303,34 +318,62 @@ class _Builder:
         return _Product(made, (*before.steps, record), fixed)
 
 
-def _evidence(pool: WorkerPool, source: Opened, options: ConvertOptions) -> Evidence | None:
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """What artifacts are compared on: samples that are kept as golden, and some that are not.
+
+    Extreme values tell kernels apart that agree on usual ones, but they would make a
+    calibrated artifact look wrong later: so they are compared here and not kept.
+    """
+
+    golden: Evidence
+    extremes: Evidence
+
+
+def _trials(pool: WorkerPool, source: Opened, options: ConvertOptions) -> _Trials | None:
     if not options.validate:
         return None
     signature = source.ref.signature
     assert signature is not None
     if options.data is not None:
-        cases, origin = _uneven(options.data, signature), "data"
-    else:
-        cases = generate(source.description, seed=options.seed)
-        origin = "generated"
+        samples = datasets.read(options.data, signature, rows=GOLDEN_ROWS, narrow=False)
+        kept = _answered(pool, source, samples.uneven_cases(GOLDEN_ROWS), "data")
+        return _Trials(kept, replace(kept, cases=[], outputs=[]))
+    kept = _generated(pool, source, options, extremes=False)
+    return _Trials(kept, _generated(pool, source, options, extremes=True))
+
+
+def _generated(
+    pool: WorkerPool, source: Opened, options: ConvertOptions, *, extremes: bool
+) -> Evidence:
+    """Evidence on generated samples: wide ones first, or usual ones if the source refuses them."""
+    cases = generate(source.description, seed=options.seed, extremes=extremes)
+    try:
+        return _answered(pool, source, cases, "generated")
+    except InputError:
+        if extremes:
+            log.debug("%s takes no extreme values", source.ref.display)
+            return Evidence([], [], "generated", "")
+        cautious = generate(source.description, seed=options.seed, cautious=True)
+        return _answered(pool, source, cautious, "generated")
+
+
+def _answered(pool: WorkerPool, source: Opened, cases: Sequence[Case], origin: str) -> Evidence:
+    """The source's answers to feeds in full precision, with the feeds as artifacts take them."""
+    signature = source.ref.signature
+    assert signature is not None
     log.info("running %s on %d cases", source.ref.display, len(cases))
     outputs, _ = run_cases(pool, source.ref, cases)
-    _refuse_meaningless(signature, cases, outputs)
-    return Evidence(cases, outputs, origin, f"{source.ref.format} source")
+    narrow = [narrowed(case, signature) for case in cases]
+    return Evidence(narrow, outputs, origin, f"{source.ref.format} source")
 
 
-def _uneven(data: Path, signature: Signature) -> list[Case]:
-    return datasets.read(data, signature, rows=GOLDEN_ROWS).uneven_cases(GOLDEN_ROWS)
-
-
-def _refuse_meaningless(
-    signature: Signature, cases: Sequence[Case], outputs: Sequence[Case]
-) -> None:
+def _refuse_meaningless(signature: Signature | None, evidence: Evidence) -> None:
     """Refuse a source that answers finite inputs with nothing but NaN or infinity."""
-    for spec in signature.outputs:
+    for spec in signature.outputs if signature is not None else ():
         if not spec.dtype.is_float:
             continue
-        for feed, answer in zip(cases, outputs, strict=True):
+        for feed, answer in zip(evidence.cases, evidence.outputs, strict=True):
             finite_feed = all(
                 np.isfinite(array.astype(np.float64)).all()
                 for array in feed.values()
@@ -349,23 +392,23 @@ def _compare(
     pool: WorkerPool,
     source: Opened,
     product: _Product,
-    evidence: Evidence | None,
+    trials: _Trials | None,
     options: ConvertOptions,
 ) -> ParityReport:
-    if evidence is None:
+    if trials is None:
         return unverified("--no-validate")
     promised, signature = source.ref.signature, product.opened.ref.signature
     assert promised is not None
     assert signature is not None
     log.info("comparing %s with the source", product.opened.ref.format)
-    usable = evidence.fitted_to(promised, product.fixed_dims)
+    usable = (trials.golden + trials.extremes).fitted_to(promised, product.fixed_dims)
     if not usable.cases:
         sizes = ", ".join(f"{dim}={size}" for dim, size in product.fixed_dims.items())
         return unverified(f"no sample has the fixed dimensions {sizes}")
     outputs, result = run_cases(pool, product.opened.ref, usable.cases, failure=ContractError)
     judgement = replace(
         judgement_for(product.opened.description.precision, "", options.rtol, options.atol),
-        reference=evidence.reference,
+        reference=usable.reference,
         runtime=result.runtime,
     )
     return compare(signature, usable.outputs, outputs, judgement)

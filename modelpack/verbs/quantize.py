@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from modelpack import datasets, golden
 from modelpack.artifact import (
     SCHEMES,
@@ -22,7 +24,7 @@ from modelpack.artifact import (
 from modelpack.compare import compare, judgement_for
 from modelpack.errors import InputError, QuantizationError
 from modelpack.golden import GOLDEN_ROWS, Evidence
-from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, verify
+from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, refuse_failed, verify
 from modelpack.metrics import drop, evaluate, metric_for
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
@@ -195,6 +197,7 @@ def _subjects_in(pool: WorkerPool, root: Path, options: QuantizeOptions) -> list
 def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Path) -> _Subject:
     signature = manifest.signature_of(artifact)
     path = root / artifact.path
+    refuse_failed(artifact)
     if artifact.quantization is not None:
         raise QuantizationError(f"{artifact.path} is already quantized")
     if measure(path, artifact.sidecars)[0] != artifact.digest:
@@ -239,7 +242,9 @@ def _quantize_one(
         calibration_samples=rows,
         size_ratio=_size_ratio(subject, artifact),
     )
-    artifact = _gated(replace(artifact, parity=report, quantization=figures), options)
+    artifact = _gated(
+        replace(artifact, parity=report, quantization=figures), subject.artifact, options
+    )
     files = {name: target.with_name(name) for name in (path, *artifact.sidecars)}
     if trial.evidence.origin != _COMMON_SAMPLES and trial.evidence.cases:
         name = f"{path}.golden.npz"
@@ -288,9 +293,21 @@ def _calibration(pool: WorkerPool, ref: ModelRef, options: QuantizeOptions) -> t
         return "", 0
     assert ref.signature is not None
     samples = datasets.read(options.calibration, ref.signature, rows=CALIBRATION_ROWS)
+    _refuse_unusable(options.calibration, samples.inputs)
     file = pool.scratch / "calibration.npz"
     write_cases(file, samples.batches())
     return str(file), len(samples)
+
+
+def _refuse_unusable(path: Path, inputs: Case) -> None:
+    """Refuse calibration data that says nothing of an input's range."""
+    for name, array in inputs.items():
+        if array.dtype.kind != "f":
+            continue
+        if not np.isfinite(array).all():
+            raise InputError(f"'{path.name}' holds NaN or infinity in '{name}'")
+        if array.size > 1 and float(np.ptp(array)) == 0:
+            raise InputError(f"all values of '{name}' in '{path.name}' are the same")
 
 
 # --- what it costs -------------------------------------------------------------------
@@ -327,9 +344,24 @@ def _trial(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> _Tr
             "the data has no labels, which --max-drop needs",
             hint=f"add an array or column called {datasets.LABEL_NAMES[0]}",
         )
+    cases = [*cases, *_real_samples(subject, options)]
     outputs = run_cases(pool, ref, cases)[0] if cases else []
     reference = f"float {ref.format} artifact on {origin}"
     return _Trial(Evidence(cases, outputs, origin, reference), labels)
+
+
+def _real_samples(subject: _Subject, options: QuantizeOptions) -> Sequence[Case]:
+    """Golden samples that are the user's data, to judge on more than the calibration data."""
+    manifest, artifact = subject.manifest, subject.artifact
+    if options.data is not None or options.calibration is None:
+        return []
+    if manifest is None or artifact is None or manifest.golden is None:
+        return []
+    if manifest.golden.origin != "data":
+        return []
+    promised = manifest.signature(artifact.signature)
+    kept = golden.read(manifest.golden, subject.root, promised)
+    return kept.fitted_to(promised, artifact.fixed_dims).cases
 
 
 def _loss(
@@ -357,13 +389,14 @@ def _metric(
     blank = Quantization(options.scheme, "")
     signature = product.signature
     assert signature is not None
-    if trial.labels is None:
+    if trial.labels is None or len(trial.labels) != _rows(trial):
         return blank
     metric = options.metric or metric_for(signature, trial.labels)
     before, after = (
         evaluate(metric, signature, answers, trial.labels)
         for answers in (trial.evidence.outputs, outputs)
     )
+    _refuse_chance(metric, before, trial.labels, options)
     return replace(
         blank,
         metric=metric,
@@ -372,11 +405,30 @@ def _metric(
     )
 
 
-def _gated(artifact: Artifact, options: QuantizeOptions) -> Artifact:
+def _rows(trial: _Trial) -> int:
+    return sum(len(next(iter(case.values()))) for case in trial.evidence.cases)
+
+
+def _refuse_chance(metric: str, value: float, labels: Array, options: QuantizeOptions) -> None:
+    """Refuse a gate on labels that do not belong to the data: it would always be open."""
+    chance = 1 / max(len(set(labels.flat)), 1)
+    if options.max_drop is not None and metric == "accuracy" and value <= chance:
+        raise InputError(
+            f"the float artifact's own accuracy is {value:.4f}, no better than guessing "
+            f"({chance:.4f}): --max-drop would say nothing",
+            hint="check that the labels belong to the samples",
+        )
+
+
+def _gated(artifact: Artifact, before: Artifact | None, options: QuantizeOptions) -> Artifact:
     """The artifact with its verdict, failed where a gate closed."""
     report = artifact.parity
     if report.verdict is Verdict.FAILED:
         return artifact
+    if before is not None and before.parity.verdict is Verdict.UNVERIFIED:
+        reason = f"made from {before.path}, which is unverified: {before.parity.reason}"
+        report = replace(report, verdict=Verdict.UNVERIFIED, reason=reason)
+        artifact = replace(artifact, parity=report)
     lost = _lost(artifact, options)
     if not lost:
         return artifact

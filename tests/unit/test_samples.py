@@ -270,8 +270,36 @@ def test_integers_are_drawn_from_low_to_high_both_included(dtype: str) -> None:
     assert set(values.ravel().tolist()) == {3, 4, 5}
 
 
-def test_without_a_range_integers_are_valid_as_any_index() -> None:
-    assert set(all_values(signature("x:int64[n,20]"), {}).ravel().tolist()) == {0, 1}
+def test_without_a_range_integers_have_both_signs() -> None:
+    found = set(all_values(signature("x:int64[n,20]"), {}).ravel().tolist())
+    assert found == set(range(-5, 6))
+    unsigned = set(all_values(signature("x:uint8[n,20]"), {}).ravel().tolist())
+    assert unsigned == set(range(6))
+
+
+def test_cautious_integers_are_valid_as_any_index() -> None:
+    cases = generate(Description(signature("x:int64[n,20]")), seed=0, cautious=True)
+    assert {value for case in cases for value in case["x"].ravel().tolist()} == {0, 1}
+
+
+def test_extremes_are_far_out_in_floats_and_leave_integers_alone() -> None:
+    it = Description(signature("x:float32[n,20]", "i:int64[n]"))
+    cases = generate(it, seed=0, extremes=True)
+    assert len(cases) == 2
+    assert max(abs(case["x"]).max() for case in cases) == pytest.approx(100.0, rel=1e-6, abs=0)
+    assert any((abs(case["x"]) < 5).any() for case in cases)
+    assert all(abs(case["i"]).max() <= 5 for case in cases)
+
+
+def test_a_model_in_float64_is_fed_every_digit() -> None:
+    it = Description(
+        signature("x:float32[n,2]"),
+        ranges={"x": Range((1e9,), (1e9 + 1,))},
+        computes_in_float64=True,
+    )
+    array = generate(it, seed=0)[-1]["x"]
+    assert array.dtype == np.float64
+    assert not np.array_equal(array, array.astype(np.float32))
 
 
 def test_strings_come_from_the_known_categories() -> None:
