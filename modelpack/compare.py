@@ -28,7 +28,6 @@ TOLERANCES = {
 QUANTIZED_RMS_LIMIT = 0.3
 
 _SIGNIFICANT = 3
-_SMALLEST_COLUMN = 1e-3
 
 
 def tolerance_for(
@@ -131,22 +130,6 @@ def _structure(spec: TensorSpec, reference: Sequence[Case], candidate: Sequence[
     return ""
 
 
-def _column_scales(pairs: Sequence[tuple[Array, Array]], scale: float) -> Array:
-    """The scale of each element's column along the last axis, flat over all cases.
-
-    Columns may have units of their own. A column is not taken for smaller than 1e-3 of the
-    whole output, so that the noise of one that is all but zero is not mistaken for a signal.
-    """
-    widths = {want.shape[-1] if want.ndim > 1 else 0 for want, _ in pairs}
-    if len(widths) != 1 or widths == {0}:
-        return np.full(sum(want.size for want, _ in pairs), scale)
-    rows = np.concatenate([want.reshape(-1, *widths) for want, _ in pairs])
-    finite = np.where(np.isfinite(rows), np.abs(rows), 0.0)
-    columns = np.maximum(finite.max(axis=0, initial=0.0), _SMALLEST_COLUMN * scale)
-    spread: Array = np.broadcast_to(columns, rows.shape).ravel()
-    return spread
-
-
 def _kinds(dtype: DType) -> str:
     """NumPy's kinds of arrays that hold a dtype; bfloat16 is a "void" to NumPy."""
     if dtype.is_float:
@@ -176,9 +159,7 @@ def _diff(
     with np.errstate(invalid="ignore"):  # inf - inf, which the next line leaves out
         error = np.where(same, 0.0, np.where(finite, np.abs(want - have), np.inf))
     scale = _scale(want)
-    allowed = tolerance.atol * _column_scales(pairs, scale) + tolerance.rtol * np.abs(
-        np.where(finite, want, 0.0)
-    )
+    allowed = tolerance.atol * scale + tolerance.rtol * np.abs(np.where(finite, want, 0.0))
     mismatches = int(np.count_nonzero(~same & ~(error <= allowed)))
     finite_error = error[finite | same]
     spread = _spread(want)

@@ -22,8 +22,7 @@ class Tolerance:
     """How far a candidate may be from its reference.
 
     An element passes when ``|candidate - reference| <= atol * scale + rtol * |reference|``,
-    where ``scale`` is the largest finite magnitude in that column (along the last axis) of
-    the reference output, and at least 1e-3 of the largest in the whole output: an absolute
+    where ``scale`` is the largest finite magnitude in that reference output: an absolute
     tolerance in the units of the output, so that a model whose outputs are around 1e-6 is
     judged as strictly as one whose outputs are around 1e6.
     """

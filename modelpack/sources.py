@@ -24,7 +24,7 @@ from modelpack.errors import ContractError, InputError, ModelpackError, Untruste
 from modelpack.manifest import Source
 from modelpack.output import scratch
 from modelpack.routes import Format, formats
-from modelpack.samples import Case, read_cases, write_cases
+from modelpack.samples import Case, narrowed, read_cases, write_cases
 from modelpack.signature import TensorSpec, differences
 from modelpack.steps import Description, QuantizeRequest, RunResult, StepOptions, StepResult
 from modelpack.worker import Limits, WorkerPool
@@ -251,6 +251,20 @@ def run_cases(
         failure=failure,
     )
     return read_cases(results, ref.signature.outputs), result
+
+
+def answers(
+    pool: WorkerPool, opened: Opened, cases: Sequence[Case]
+) -> tuple[list[Case], list[Case]]:
+    """Run a reference on feeds; return the feeds as its artifacts take them, and the outputs.
+
+    A reference that computes in float64 is given the feeds as they are, with every digit.
+    """
+    signature = opened.ref.signature
+    assert signature is not None
+    narrow = [narrowed(case, signature) for case in cases]
+    fed = cases if opened.description.computes_in_float64 else narrow
+    return narrow, run_cases(pool, opened.ref, fed)[0]
 
 
 def provenance(opened: Opened) -> Source:

@@ -35,12 +35,13 @@ from modelpack.manifest import (
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import Converter, Route, find_route, format_named, formats, targets
-from modelpack.samples import Case, generate, narrowed
+from modelpack.samples import Case, generate
 from modelpack.signature import Signature, TensorSpec
 from modelpack.sources import (
     Opened,
     Request,
     adapter_of,
+    answers,
     default_name,
     locate,
     open_model,
@@ -360,11 +361,8 @@ def _generated(
 
 def _answered(pool: WorkerPool, source: Opened, cases: Sequence[Case], origin: str) -> Evidence:
     """The source's answers to feeds in full precision, with the feeds as artifacts take them."""
-    signature = source.ref.signature
-    assert signature is not None
     log.info("running %s on %d cases", source.ref.display, len(cases))
-    outputs, _ = run_cases(pool, source.ref, cases)
-    narrow = [narrowed(case, signature) for case in cases]
+    narrow, outputs = answers(pool, source, cases)
     return Evidence(narrow, outputs, origin, f"{source.ref.format} source")
 
 

@@ -16,7 +16,7 @@ from modelpack.metrics import evaluate, metric_for
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.samples import generate
 from modelpack.signature import Signature, TensorSpec, differences
-from modelpack.sources import Opened, Request, locate, open_model, run_cases, workspace
+from modelpack.sources import Opened, Request, answers, locate, open_model, run_cases, workspace
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -278,15 +278,15 @@ def _evidence(
             return None
         return _kept(subject, subject.manifest.golden_of(subject.artifact))
     if options.data is not None:
-        samples = datasets.read(options.data, signature)
+        samples = datasets.read(options.data, signature, narrow=False)
         cases, origin = samples.batches(), "data"
     else:
         described = replace(reference.description, signature=signature)
         cases = generate(described, seed=options.seed)
         origin = "generated"
     log.info("running the reference %s on %d cases", reference.ref.display, len(cases))
-    outputs, _ = run_cases(pool, reference.ref, cases)
-    return Evidence(cases, outputs, origin, f"{reference.ref.display} on {origin} samples")
+    narrow, outputs = answers(pool, reference, cases)
+    return Evidence(narrow, outputs, origin, f"{reference.ref.display} on {origin} samples")
 
 
 def _compare(

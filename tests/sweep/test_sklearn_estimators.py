@@ -71,7 +71,7 @@ from modelpack.artifact import Encoding, ModelRef
 from modelpack.compare import Judgement, compare, tolerance_for
 from modelpack.errors import ConversionError, InputError
 from modelpack.parity import ParityReport
-from modelpack.samples import Case, generate, numpy_dtype, read_cases, write_cases
+from modelpack.samples import Case, generate, narrowed, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DType, Signature, differences
 from modelpack.steps import StepOptions
 
@@ -704,7 +704,10 @@ def take(model: BaseEstimator, rows: Any, folder: Path) -> Outcome:
     judgement = Judgement(tolerance_for("float32"))
     signature = description.signature
     on_generated = compare(
-        signature, expected, _run(onnx_adapter, made, generated, folder), judgement
+        signature,
+        expected,
+        _run(onnx_adapter, made, [narrowed(case, signature) for case in generated], folder),
+        judgement,
     )
     real = real_cases(signature, rows, description.accepts_nan)
     on_real = compare(

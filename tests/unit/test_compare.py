@@ -72,15 +72,7 @@ def test_one_wrong_element_fails_at_every_output_scale(
 @pytest.mark.parametrize("scale", SCALES)
 def test_an_error_within_the_tolerance_passes_at_every_output_scale(scale: float) -> None:
     want = values(scale).astype(np.float64)
-    columns = abs(want).max(axis=0) if want.ndim > 1 else scale
-    assert one(want, want + 0.9 * ATOL * columns)
-
-
-def test_a_small_column_is_judged_by_its_own_scale_but_not_by_its_noise() -> None:
-    want = np.array([[1e6, 1.0, 0.0], [2e6, -1.0, 0.0]])
-    wrong = want * [1, 0, 1]  # the small column is lost: a thousandth of atol of the large one
-    assert one(want, want + np.array([0, 0, 1e-9]))
-    assert not one(want / [1e4, 1, 1], wrong / [1e4, 1, 1])
+    assert one(want, want + 0.9 * ATOL * scale)
 
 
 @pytest.mark.parametrize("scale", SCALES)
