@@ -301,6 +301,23 @@ def _(here, models, made):
     return to_onnx("mine.py:Branch", "--input", "x:float32[n,4]")
 
 
+@case("branch on a size", 5, "depends on the size of 's'")
+def _(here, models, made):
+    (here / "mine.py").write_text(
+        "import torch\n\n\nclass Branch(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x * 2 if x.shape[1] > 20 else x * 3\n"
+    )
+    return to_onnx("mine.py:Branch", "--input", "x:float32[n,s]")
+
+
+@case("random op", 5, "draws random numbers")
+def _(here, models, made):
+    model = single_op("RandomNormalLike")
+    onnx.save(model, here / "m.onnx")
+    return to_onnx("m.onnx")
+
+
 # --- names ---------------------------------------------------------------------------------
 
 
@@ -501,6 +518,28 @@ def _(here, models, made):
 @case("quantize a framework's file", 2, "only ONNX and TFLite|convert")
 def _(here, models, made):
     return ["quantize", models / "keras_cnn.keras", "-o", "q.onnx", "--scheme", "float16"]
+
+
+@case("calibration that is all the same", 2, "are the same")
+def _(here, models, made):
+    np.savez(here / "flat.npz", image=np.zeros((8, 8, 8, 1), np.float32))
+    words = ["--scheme", "static-int8", "--calibration", "flat.npz"]
+    return ["quantize", made["keras_cnn"] / "model.onnx", "-o", "q.onnx", *words]
+
+
+@case("calibration with NaN", 2, "NaN")
+def _(here, models, made):
+    np.savez(here / "nan.npz", image=np.full((8, 8, 8, 1), np.nan, np.float32))
+    words = ["--scheme", "static-int8", "--calibration", "nan.npz"]
+    return ["quantize", made["keras_cnn"] / "model.onnx", "-o", "q.onnx", *words]
+
+
+@case("labels of something else", 2, "no better than guessing")
+def _(here, models, made):
+    data = np.load(models / "digits_nhwc.npz")
+    np.savez(here / "d.npz", image=data["image"], labels=(data["labels"] + 1) % 10)
+    words = ["--scheme", "float16", "--data", "d.npz", "--max-drop", "0.01"]
+    return ["quantize", made["keras_cnn"] / "model.onnx", "-o", "q.onnx", *words]
 
 
 # --- not trusted ---------------------------------------------------------------------------------

@@ -193,6 +193,62 @@ def test_validate_ends_with_7_when_the_reference_disagrees(models, converted, mo
     assert "failed" in outcome.stdout
 
 
+def test_nothing_is_made_from_an_artifact_that_failed(models, tmp_path, modelpack) -> None:
+    words = ["convert", models / "keras_cnn.keras", "-o", "out", "--to", "onnx", "--keep-failed"]
+    assert modelpack(*words, "--rtol", "0", "--atol", "0").code == 7
+    for verb in (
+        ("quantize", "out", "-o", "q", "--scheme", "float16"),
+        ("quantize", "out/model.onnx", "-o", "q.onnx", "--scheme", "float16"),
+        ("convert", "out", "-o", "again", "--to", "onnx"),
+        ("convert", "out/model.onnx", "-o", "again.onnx"),
+    ):
+        outcome = modelpack(*verb)
+        assert outcome.code == 7, outcome.stderr
+        assert "failed its comparison with the source" in outcome.stderr
+    packaged = modelpack("package", "out", "-o", "p.tar", "--layout", "archive")
+    assert packaged.code == 8
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["out"]
+
+
+def test_digits_that_float32_does_not_have_are_missed(tmp_path, modelpack) -> None:
+    """scikit-learn scales 1e9 + x in float64; an artifact that takes float32 sees 1e9."""
+    import joblib
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rng = np.random.default_rng(0)
+    x = 1e9 + rng.standard_normal((200, 3))
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x, x[:, 0] > 1e9)
+    joblib.dump(model, tmp_path / "m.joblib")
+    np.savez(tmp_path / "d.npz", X=x)
+    for words in ((), ("--data", "d.npz")):
+        outcome = modelpack("convert", "m.joblib", "-o", "m.onnx", "--trust", *words)
+        assert outcome.code == 7, outcome.stderr
+        assert not (tmp_path / "m.onnx").exists()
+
+
+def test_an_error_that_only_negative_integers_show_is_caught(tmp_path, modelpack) -> None:
+    """tf2onnx divides integers towards zero, Keras towards minus infinity."""
+    import keras
+
+    x = keras.Input((4,), dtype="int32", name="x")
+    keras.Model(x, keras.ops.floor_divide(x, 3)).save(tmp_path / "m.keras")
+    outcome = modelpack("convert", "m.keras", "-o", "m.onnx")
+    assert outcome.code == 7, outcome.stderr
+
+
+def test_an_error_that_only_large_values_show_is_caught(tmp_path, modelpack) -> None:
+    """TFLite composes softplus from exp and log, which overflow at 100."""
+    import keras
+
+    x = keras.Input((4,), name="x")
+    keras.Model(x, keras.layers.Activation("softplus")(x)).save(tmp_path / "m.keras")
+    outcome = modelpack("convert", "m.keras", "-o", "m.tflite")
+    assert outcome.code == 7, outcome.stderr
+
+
 MISBEHAVIOUR = {
     "aborts in C": ("import os\nos.abort()\n", [], "SIGABRT"),
     "is killed": ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", [], "SIGKILL"),
