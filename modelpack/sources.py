@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ from modelpack import reference
 from modelpack.artifact import (
     FORMAT_OF_ENCODING,
     MANIFEST_NAME,
+    Artifact,
     Encoding,
     ModelRef,
+    Step,
     detect,
     encoding_of,
     measure,
@@ -265,6 +267,26 @@ def answers(
     narrow = [narrowed(case, signature) for case in cases]
     fed = cases if opened.description.computes_in_float64 else narrow
     return narrow, run_cases(pool, opened.ref, fed)[0]
+
+
+def recorded(made: Opened, steps: tuple[Step, ...], fixed_dims: Mapping[str, int]) -> Artifact:
+    """The manifest's entry of a file that was made, before it is compared with anything."""
+    ref, found = made.ref, made.description
+    digest, size = measure(ref.path, found.sidecars)
+    assert ref.signature is not None
+    return Artifact(
+        path=ref.path.name,
+        format=ref.format,
+        digest=digest,
+        size=size,
+        precision=found.precision,
+        signature=ref.signature.name,
+        opset=found.opset,
+        steps=steps,
+        bindings=found.bindings,
+        fixed_dims=dict(fixed_dims),
+        sidecars=found.sidecars,
+    )
 
 
 def provenance(opened: Opened) -> Source:

@@ -12,6 +12,7 @@ import joblib
 import onnx
 import sklearn
 
+from modelpack import onnx_graph
 from modelpack.adapters.sklearn_loading import load, scan, walk
 from modelpack.adapters.sklearn_onnx import (
     OPSET,
@@ -19,7 +20,6 @@ from modelpack.adapters.sklearn_onnx import (
     convert,
     correct_locale,
     correct_trees,
-    scrub,
     settle_opset,
 )
 from modelpack.adapters.sklearn_refusals import caveats, outline
@@ -162,7 +162,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         model = convert(estimator, columns, signature, options.opset)
         correct_locale(model)
         correct_trees(model, estimator)
-        scrub(model)
+        onnx_graph.scrub(model)
         bind(model, signature, arrays, expected)
     except UnsupportedOpsError:  # names the steps itself
         raise

@@ -28,6 +28,7 @@ from skl2onnx.common.data_types import (
 from skl2onnx.operator_converters.common import concatenate_variables
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
+from modelpack import onnx_graph
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
     QUANTILES,
@@ -144,7 +145,7 @@ def _widen_inputs(model: Any) -> None:
         tensor = value.type.tensor_type
         if tensor.elem_type == TensorProto.DOUBLE:
             inner = f"{value.name}_as_double"
-            for graph in graphs(model.graph):
+            for graph in onnx_graph.graphs(model.graph):
                 for node in graph.node:
                     node.input[:] = [inner if name == value.name else name for name in node.input]
             cast = onnx.helper.make_node("Cast", [value.name], [inner], to=TensorProto.DOUBLE)
@@ -289,7 +290,7 @@ def settle_opset(model: Any, wanted: int) -> None:
     """
     for opset in model.opset_import:
         if opset.domain in {"", "ai.onnx"} and opset.version < wanted:
-            nodes = [node for graph in graphs(model.graph) for node in graph.node]
+            nodes = [node for graph in onnx_graph.graphs(model.graph) for node in graph.node]
             if opset.version >= 9 and all(
                 node.op_type in _ONLY_EXTENDED
                 or onnx.defs.get_schema(node.op_type, opset.version).since_version
@@ -310,19 +311,9 @@ def settle_opset(model: Any, wanted: int) -> None:
 # --- after the conversion ------------------------------------------------------------
 
 
-def graphs(graph: Any) -> Iterator[Any]:
-    """Yield a graph and the graphs inside of its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from graphs(inner)
-
-
 def correct_locale(model: Any) -> None:
     """Let lowercasing use a locale that every machine has, and that knows all letters."""
-    for graph in graphs(model.graph):
+    for graph in onnx_graph.graphs(model.graph):
         for node in graph.node:
             if node.op_type == "StringNormalizer":
                 stale = [item for item in node.attribute if item.name == "locale"]
@@ -359,7 +350,7 @@ def correct_trees(model: Any, estimator: Any) -> None:
     Which estimator a node came from is told from its splits.
     """
     forests = [forest for _, item in walk(estimator) if (forest := _forest_of(item))]
-    for graph in graphs(model.graph):
+    for graph in onnx_graph.graphs(model.graph):
         for node in graph.node:
             if node.op_type.startswith("TreeEnsemble"):
                 _correct_trees(node, forests)
@@ -421,19 +412,9 @@ def _float32_below(values: Array) -> Array:
     return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def scrub(message: Any) -> None:
-    """Remove doc strings and metadata at every level."""
-    for field, value in list(message.ListFields()):
-        if field.name in {"metadata_props", "doc_string"}:
-            message.ClearField(field.name)
-        elif field.message_type:
-            for item in value if field.is_repeated else [value]:
-                scrub(item)
-
-
 def rename_values(model: Any, names: dict[str, str]) -> None:
     """Rename tensors everywhere in a model."""
-    for graph in graphs(model.graph):
+    for graph in onnx_graph.graphs(model.graph):
         for node in graph.node:
             node.input[:] = [names.get(name, name) for name in node.input]
             node.output[:] = [names.get(name, name) for name in node.output]
@@ -449,7 +430,7 @@ def name_by_position(model: Any) -> None:
     """
     names: dict[str, str] = {}
     count = 0
-    for graph in graphs(model.graph):
+    for graph in onnx_graph.graphs(model.graph):
         for constant in graph.initializer:
             names.setdefault(constant.name, f"constant_{len(names)}")
         for node in graph.node:
@@ -464,7 +445,7 @@ def name_by_position(model: Any) -> None:
 def all_values(model: Any) -> set[str]:
     """Return the names of all tensors of a model."""
     found: set[str] = set()
-    for graph in graphs(model.graph):
+    for graph in onnx_graph.graphs(model.graph):
         found.update(value.name for value in (*graph.input, *graph.initializer))
         for node in graph.node:
             found.update(name for name in (*node.input, *node.output) if name)
@@ -591,7 +572,7 @@ def _drop_unused(graph: Any) -> None:
     for node in reversed(graph.node):
         if any(name in needed for name in node.output):
             needed.update(node.input)
-            for inner in graphs(onnx.GraphProto(node=[node])):
+            for inner in onnx_graph.graphs(onnx.GraphProto(node=[node])):
                 for item in inner.node:
                     needed.update(item.input)
             kept.append(node)

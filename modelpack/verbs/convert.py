@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from modelpack import datasets, golden
-from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of, measure
+from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of
 from modelpack.compare import compare, judgement_for
 from modelpack.errors import ContractError, ConversionError, InputError, NoRouteError, ParityError
 from modelpack.golden import GOLDEN_ROWS, Evidence
@@ -46,6 +46,7 @@ from modelpack.sources import (
     locate,
     open_model,
     provenance,
+    recorded,
     run_cases,
     run_step,
     workspace,
@@ -143,7 +144,8 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         for route in routes:
             product = built.build(route)
             report = _compare(pool, source, product, trials, options)
-            artifact = _record(product, report)
+            artifact = recorded(product.opened, product.steps, product.fixed_dims)
+            artifact = replace(artifact, parity=report)
             artifacts.append(artifact)
             made = product.opened.ref.path
             files |= {name: made.with_name(name) for name in (made.name, *artifact.sidecars)}
@@ -413,26 +415,6 @@ def _compare(
 
 
 # --- recording -----------------------------------------------------------------------
-
-
-def _record(product: _Product, report: ParityReport) -> Artifact:
-    ref, found = product.opened.ref, product.opened.description
-    digest, size = measure(ref.path, found.sidecars)
-    assert ref.signature is not None
-    return Artifact(
-        path=ref.path.name,
-        format=ref.format,
-        digest=digest,
-        size=size,
-        precision=found.precision,
-        signature=ref.signature.name,
-        opset=found.opset,
-        steps=product.steps,
-        bindings=found.bindings,
-        fixed_dims=dict(product.fixed_dims),
-        sidecars=found.sidecars,
-        parity=report,
-    )
 
 
 def _write(

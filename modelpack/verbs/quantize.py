@@ -38,12 +38,13 @@ from modelpack.sources import (
     locate,
     open_model,
     provenance,
+    recorded,
     run_cases,
     run_step,
     worker_key,
     workspace,
 )
-from modelpack.steps import QuantizeRequest, StepResult
+from modelpack.steps import QuantizeRequest
 from modelpack.store import golden_name, save, single_format
 from modelpack.worker import Limits, WorkerPool
 
@@ -234,17 +235,19 @@ def _quantize_one(
     product = made.ref
     trial = _trial(pool, subject, options)
     report, outputs = _loss(pool, product, trial, options)
-    artifact = _recorded(subject, made, result)
+    before = subject.artifact
+    step = Step(form.quantizer, result.tools, result.options)
+    artifact = recorded(
+        made, (*(before.steps if before else ()), step), before.fixed_dims if before else {}
+    )
     figures = replace(
         _metric(product, trial, outputs, options),
         scheme=options.scheme,
-        of=subject.artifact.path if subject.artifact else ref.path.name,
+        of=before.path if before else ref.path.name,
         calibration_samples=rows,
         size_ratio=_size_ratio(subject, artifact),
     )
-    artifact = _gated(
-        replace(artifact, parity=report, quantization=figures), subject.artifact, options
-    )
+    artifact = _gated(replace(artifact, parity=report, quantization=figures), before, options)
     files = {name: target.with_name(name) for name in (path, *artifact.sidecars)}
     if trial.evidence.origin != _COMMON_SAMPLES and trial.evidence.cases:
         name = f"{path}.golden.npz"
@@ -252,26 +255,6 @@ def _quantize_one(
         kept = golden.write(files[name], name, trial.evidence.head(GOLDEN_ROWS), options.seed)
         artifact = replace(artifact, golden=kept)
     return artifact, files
-
-
-def _recorded(subject: _Subject, made: Opened, result: StepResult) -> Artifact:
-    ref, found, before = made.ref, made.description, subject.artifact
-    digest, size = measure(ref.path, found.sidecars)
-    assert ref.signature is not None
-    step = Step(adapter_of(ref).quantizer, result.tools, result.options)
-    return Artifact(
-        path=ref.path.name,
-        format=ref.format,
-        digest=digest,
-        size=size,
-        precision=found.precision,
-        signature=ref.signature.name,
-        opset=found.opset,
-        steps=(*(before.steps if before else ()), step),
-        bindings=found.bindings,
-        fixed_dims=before.fixed_dims if before else {},
-        sidecars=found.sidecars,
-    )
 
 
 def _size_ratio(subject: _Subject, artifact: Artifact) -> float:
