@@ -95,3 +95,14 @@ def test_a_live_model_converts(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "passed"
     assert (tmp_path / "m.onnx.modelpack.yaml").exists()
+
+
+def test_a_reference_with_other_names_is_bound_by_position(
+    models: Path, converted: dict[str, Path]
+) -> None:
+    artifact = converted["torch_cnn"] / "model.onnx"  # its output was named by the user
+    assert modelpack.validate(
+        artifact, reference=models / "torch_cnn.pt2", data=models / "digits_nchw.npz"
+    )
+    with pytest.raises(InputError, match="does not fit"):
+        modelpack.validate(artifact, reference=models / "sklearn_mlp.skops")

@@ -223,13 +223,6 @@ def _open_subject(
     assert found is not None
     if ref.signature is not None:
         problems = differences(ref.signature, found)
-        if reference is not None and reference.ref.signature is not None:
-            found = ref.signature
-            if _names(found) != _names(reference.ref.signature):
-                raise InputError(
-                    f"{ref.display} and the reference have different signatures: "
-                    f"{found} and {reference.ref.signature}"
-                )
         return replace(opened, ref=ref), problems
     if reference is None:
         return opened, []
@@ -242,6 +235,23 @@ def _open_subject(
     return opened, []
 
 
+def _under_names(reference: Opened, signature: Signature) -> Opened:
+    """The reference under the candidate's names: by position, where it has others."""
+    own = reference.ref.signature
+    assert own is not None
+    if _names(own) == _names(signature):
+        return reference
+    log.warning("%s names its tensors otherwise: binding by position", reference.ref.display)
+    renamed = _renamed(own, signature, reference.ref.display)
+    ranges = {
+        new.name: reference.description.ranges[old.name]
+        for old, new in zip(own.inputs, signature.inputs, strict=True)
+        if old.name in reference.description.ranges
+    }
+    description = replace(reference.description, ranges=ranges)
+    return Opened(replace(reference.ref, signature=renamed), description)
+
+
 def _names(signature: Signature) -> list[set[str]]:
     return [{spec.name for spec in side} for side in (signature.inputs, signature.outputs)]
 
@@ -250,7 +260,7 @@ def _renamed(found: Signature, wanted: Signature, what: str) -> Signature:
     sides = []
     for have, want in ((found.inputs, wanted.inputs), (found.outputs, wanted.outputs)):
         if len(have) != len(want):
-            raise InputError(f"the signature of {what} does not fit the reference: {found}")
+            raise InputError(f"{what} has another signature, which does not fit: {found}")
         sides.append(
             tuple(
                 replace(one, name=other.name, meaning=other.meaning, classes=other.classes)
@@ -277,6 +287,7 @@ def _evidence(
         if subject.manifest is None or subject.artifact is None:
             return None
         return _kept(subject, subject.manifest.golden_of(subject.artifact))
+    reference = _under_names(reference, signature)
     if options.data is not None:
         samples = datasets.read(options.data, signature, narrow=False)
         cases, origin = samples.batches(), "data"
