@@ -64,17 +64,22 @@ $(MODELS)/%.ready: fixtures/%.py fixtures/train.py fixtures/data.py $(MODELS)/da
 	$(BIN)/python fixtures/train.py $(MODELS) $* --no-data
 	touch $@
 
-# Several artifacts in a directory. The manifest is the target, written last.
+# Several artifacts in a directory. The manifest is the target, written last. A model that was
+# trained again is another model: its directory is made anew, since convert only adds to a
+# directory of the same source.
 $(DEMO)/keras_cnn/modelpack.yaml: $(MODELS)/keras_cnn.ready $(SOURCES)
+	rm -rf $(@D)
 	$(MODELPACK) convert --quiet $(MODELS)/keras_cnn.keras -o $(@D) \
 	  --to onnx --to tflite --to savedmodel --data $(MODELS)/digits_nhwc.npz
 
 $(DEMO)/torch_cnn/modelpack.yaml: $(MODELS)/torch_cnn.ready $(SOURCES)
+	rm -rf $(@D)
 	$(MODELPACK) convert --quiet fixtures/torch_cnn.py:build --weights $(MODELS)/torch_cnn.pt \
 	  --input 'image:float32[batch,1,8,8]' --output logits -o $(@D) \
 	  --to onnx --data $(MODELS)/digits_nchw.npz
 
 $(DEMO)/sklearn_mlp/modelpack.yaml: $(MODELS)/sklearn_mlp.ready $(SOURCES)
+	rm -rf $(@D)
 	$(MODELPACK) convert --quiet $(MODELS)/sklearn_mlp.skops -o $(@D) \
 	  --to onnx --data $(MODELS)/breast_cancer.csv
 
