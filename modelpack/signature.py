@@ -12,8 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeVar
 
 from modelpack.errors import InputError
+
+T = TypeVar("T")
 
 Dim = int | str | None
 """A static size, the name of a dynamic dimension, or None when nothing is known."""
@@ -394,3 +397,20 @@ def bound_names(given: tuple[TensorSpec, ...], native: tuple[TensorSpec, ...]) -
             + ", ".join(sorted(own))
         )
     return {new.name: old.name for new, old in zip(given, native, strict=True)}
+
+
+def own_names(signature: Signature, native: Signature) -> dict[str, str]:
+    """Map each name of a signature to the model's own, which stands at the same position."""
+    pairs = zip(
+        (*signature.inputs, *signature.outputs), (*native.inputs, *native.outputs), strict=True
+    )
+    return {new.name: old.name for new, old in pairs}
+
+
+def for_inputs(values: Mapping[str, T], old: Signature, new: Signature) -> dict[str, T]:
+    """Carry what is known of inputs by their old names over to the new names, by position."""
+    return {
+        after.name: values[before.name]
+        for before, after in zip(old.inputs, new.inputs, strict=True)
+        if before.name in values
+    }

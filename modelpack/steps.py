@@ -5,6 +5,9 @@ These values cross a process boundary as JSON, so they hold plain data only.
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from modelpack.signature import Signature
@@ -117,3 +120,13 @@ class RunResult:
 
     runtime: str
     latency_ms: float | None = None
+
+
+def latency_ms(call: Callable[[], object], repeat: int) -> float | None:
+    """Call ``repeat`` times; return the median wall time of a call, None for no repeats."""
+    times = []
+    for _ in range(repeat):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times) * 1e3 if times else None

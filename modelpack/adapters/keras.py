@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import re
 import shutil
-import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +24,7 @@ from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, ModelpackError, UntrustedSourceError
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
-from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult
+from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult, latency_ms
 
 _TOOLS = ("keras", "tensorflow-cpu")
 
@@ -96,14 +95,7 @@ def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
     write_cases(Path(outputs), [_answer(loaded, signature, feed) for feed in feeds])
-    latency = None
-    if repeat > 0:
-        spent = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            _answer(loaded, signature, feeds[0])
-            spent.append(time.perf_counter() - start)
-        latency = 1000 * float(np.median(spent))
+    latency = latency_ms(lambda: _answer(loaded, signature, feeds[0]), repeat)
     found = versions(*_TOOLS)
     runtime = f"keras {found.get('keras')} on tensorflow {found.get('tensorflow-cpu')}"
     return RunResult(runtime=runtime, latency_ms=latency)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
 from modelpack.samples import read_cases, write_cases
 from modelpack.signature import Dim, DType, Signature, TensorSpec, refuse_swapped, requested
-from modelpack.steps import Description, RunResult, StepOptions, StepResult
+from modelpack.steps import Description, RunResult, StepOptions, StepResult, latency_ms
 
 _DTYPES = {
     onnx.TensorProto.BOOL: DType.BOOL,
@@ -107,14 +105,8 @@ def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
         values = dict(zip(wanted, session.run(wanted, feed), strict=True))
         results.append({name: np.asarray(values[native]) for name, native in output_of.items()})
     write_cases(Path(outputs), results)
-    times = []
-    for _ in range(repeat):
-        begin = time.perf_counter()
-        session.run(wanted, feeds[0])
-        times.append((time.perf_counter() - begin) * 1e3)
-    return RunResult(
-        f"onnxruntime {onnxruntime.__version__}", statistics.median(times) if times else None
-    )
+    latency = latency_ms(lambda: session.run(wanted, feeds[0]), repeat)
+    return RunResult(f"onnxruntime {onnxruntime.__version__}", latency)
 
 
 def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -38,8 +36,8 @@ from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
-from modelpack.signature import Signature, requested
-from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult
+from modelpack.signature import Signature, for_inputs, own_names, requested
+from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult, latency_ms
 
 __all__ = ["describe", "run", "scan", "to_onnx"]
 
@@ -65,19 +63,8 @@ def describe(ref: ModelRef) -> Description:
         framework="sklearn",
         versions=versions("scikit-learn", "numpy"),
         ops=dict(sorted(Counter(type(item).__name__ for _, item in walk(model)).items())),
-        bindings={
-            new.name: old.name
-            for new, old in zip(
-                (*signature.inputs, *signature.outputs),
-                (*native.inputs, *native.outputs),
-                strict=True,
-            )
-        },
-        ranges={
-            new.name: ranges[old.name]
-            for new, old in zip(signature.inputs, native.inputs, strict=True)
-            if old.name in ranges
-        },
+        bindings=own_names(signature, native),
+        ranges=for_inputs(ranges, native, signature),
         accepts_nan=accepts_missing(model, columns, native.inputs, ranges),
         computes_in_float64=True,
         fingerprint=joblib.hash(model) if ref.encoding is Encoding.PYTHON else "",
@@ -110,14 +97,7 @@ def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
     results = [_answer(ref, signature, feed) for feed in feeds]
-    latency = None
-    if repeat and feeds:
-        times = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            _answer(ref, signature, feeds[0])
-            times.append(time.perf_counter() - start)
-        latency = statistics.median(times) * 1e3
+    latency = latency_ms(lambda: _answer(ref, signature, feeds[0]), repeat) if feeds else None
     write_cases(Path(outputs), results)
     return RunResult(f"scikit-learn {sklearn.__version__}", latency)
 

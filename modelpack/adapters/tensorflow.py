@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from modelpack.signature import (
     refuse_swapped,
     requested,
 )
-from modelpack.steps import Description, RunResult, StepOptions, StepResult
+from modelpack.steps import Description, RunResult, StepOptions, StepResult, latency_ms
 
 _TOOLS = ("tensorflow-cpu",)
 
@@ -121,14 +120,7 @@ def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
     write_cases(Path(outputs), [_answer(function, names, signature, feed) for feed in feeds])
-    latency = None
-    if repeat > 0:
-        spent = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            _answer(function, names, signature, feeds[0])
-            spent.append(time.perf_counter() - start)
-        latency = 1000 * float(np.median(spent))
+    latency = latency_ms(lambda: _answer(function, names, signature, feeds[0]), repeat)
     version = next(iter(versions(*_TOOLS).values()), "")
     return RunResult(runtime=f"tensorflow {version}", latency_ms=latency)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from modelpack.signature import (
     refuse_swapped,
     requested,
 )
-from modelpack.steps import Description, QuantizeRequest, RunResult, StepResult
+from modelpack.steps import Description, QuantizeRequest, RunResult, StepResult, latency_ms
 
 SCHEMES = ("dynamic-int8", "float16", "static-int8")
 
@@ -97,14 +96,7 @@ def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
     runner = _Runner(ref)
     feeds = read_cases(Path(cases), runner.signature.inputs)
     write_cases(Path(outputs), [runner(feed) for feed in feeds])
-    latency = None
-    if repeat > 0:
-        spent = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            runner(feeds[0])
-            spent.append(time.perf_counter() - start)
-        latency = 1000 * float(np.median(spent))
+    latency = latency_ms(lambda: runner(feeds[0]), repeat)
     version = versions("ai-edge-litert").get("ai-edge-litert", "")
     return RunResult(runtime=f"LiteRT {version}", latency_ms=latency)
 

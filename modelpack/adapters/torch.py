@@ -10,8 +10,6 @@ import copy
 import hashlib
 import logging
 import re
-import statistics
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -43,8 +41,8 @@ from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError
 from modelpack.samples import read_cases, write_cases
-from modelpack.signature import Signature, TensorSpec, requested
-from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult
+from modelpack.signature import Signature, TensorSpec, for_inputs, own_names, requested
+from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult, latency_ms
 
 __all__ = ["describe", "run", "scan", "to_onnx"]
 
@@ -79,19 +77,8 @@ def describe(ref: ModelRef) -> Description:
         ops=_ops(model),
         parameters=sum(tensor.numel() for tensor in tensors),
         precision=_precision(tensors),
-        bindings={
-            new.name: old.name
-            for new, old in zip(
-                (*signature.inputs, *signature.outputs),
-                (*native.inputs, *native.outputs),
-                strict=True,
-            )
-        },
-        ranges={
-            new.name: native_ranges[old.name]
-            for new, old in zip(signature.inputs, native.inputs, strict=True)
-            if old.name in native_ranges
-        },
+        bindings=own_names(signature, native),
+        ranges=for_inputs(native_ranges, native, signature),
         dim_bounds=_bounds(model, native, signature),
         fingerprint=_fingerprint(model) if ref.encoding is Encoding.PYTHON else "",
     )
@@ -179,21 +166,12 @@ def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
             results = [call(*feed) for feed in feeds]
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise InputError(f"'{ref.display}' does not run on the data: {error}") from error
-        latency = _latency_ms(call, feeds[0], repeat) if repeat and feeds else None
+        latency = latency_ms(lambda: call(*feeds[0]), repeat) if feeds else None
     write_cases(
         Path(outputs),
         [dict(zip(names, map(to_array, result), strict=True)) for result in results],
     )
     return RunResult(f"torch {torch.__version__}", latency)
-
-
-def _latency_ms(call: Any, feed: tuple[torch.Tensor, ...], repeat: int) -> float:
-    times = []
-    for _ in range(repeat):
-        start = time.perf_counter()
-        call(*feed)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3
 
 
 def _signature(ref: ModelRef) -> Signature:

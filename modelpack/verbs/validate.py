@@ -15,7 +15,7 @@ from modelpack.manifest import Manifest, find, read, verify
 from modelpack.metrics import evaluate, metric_for
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.samples import generate
-from modelpack.signature import Signature, TensorSpec, differences
+from modelpack.signature import Signature, TensorSpec, differences, for_inputs
 from modelpack.sources import Opened, Request, answers, locate, open_model, run_cases, workspace
 from modelpack.worker import Limits, WorkerPool
 
@@ -243,11 +243,7 @@ def _under_names(reference: Opened, signature: Signature) -> Opened:
         return reference
     log.warning("%s names its tensors otherwise: binding by position", reference.ref.display)
     renamed = _renamed(own, signature, reference.ref.display)
-    ranges = {
-        new.name: reference.description.ranges[old.name]
-        for old, new in zip(own.inputs, signature.inputs, strict=True)
-        if old.name in reference.description.ranges
-    }
+    ranges = for_inputs(reference.description.ranges, own, signature)
     description = replace(reference.description, ranges=ranges)
     return Opened(replace(reference.ref, signature=renamed), description)
 
