@@ -1,0 +1,170 @@
+"""What is known of shapes with dynamic sizes, through the arithmetic that graphs do on them.
+
+A shape such as (batch, 3, 224, 224) has elements that are known and one that is not. The
+rules here compute the known elements of a result with numpy, on float64 arrays in which NaN
+stands for an unknown element: NaN spreads through arithmetic just as not knowing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from modelpack.lowering.value import Array, Value
+
+_Rule = Callable[..., Array | None]
+
+
+def propagated(
+    op_type: str, arguments: list[Any], attributes: Mapping[str, Any], results: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """Add to an op's first result what its rule knows; a result known entirely is a constant."""
+    rule = _RULES.get(op_type)
+    result = results[0] if results else None
+    if rule is None or not isinstance(result, Value) or result.is_const:
+        return results
+    if not result.dtype.is_integer and not result.dtype.is_bool:
+        return results
+    knowns = [item.known if isinstance(item, Value) else None for item in arguments]
+    if knowns and all(item is None for item in knowns):
+        return results
+    elements = rule(*_unknown_as_nan(arguments, knowns), **attributes)
+    if elements is None:
+        return results
+    return (_informed(result, elements), *results[1:])
+
+
+def shape_of(x: Value) -> Array:
+    """Known sizes of a value."""
+    return np.array([np.nan if size is None else size for size in x.shape], np.float64)
+
+
+def _informed(result: Value, elements: Array) -> Value:
+    if np.isnan(elements).any():
+        return Value(result.held, perm=result.perm, known=elements, weights=result._weights)
+    const = elements.astype(result.dtype.as_numpy_dtype)
+    return Value(const=const, weights=result._weights)
+
+
+def _unknown_as_nan(arguments: list[Any], knowns: list[Array | None]) -> list[Array | None]:
+    filled: list[Array | None] = []
+    for item, known in zip(arguments, knowns, strict=True):
+        if known is None and isinstance(item, Value):
+            shape = item.shape
+            known = None if None in shape else np.full(shape, np.nan)
+        filled.append(known)
+    return filled
+
+
+def _all(function: Callable[..., Array]) -> _Rule:
+    """A rule that says nothing unless something is said of every argument."""
+
+    def rule(*arguments: Array | None, **attributes: Any) -> Array | None:
+        if any(item is None for item in arguments):
+            return None
+        with np.errstate(all="ignore"):
+            return np.asarray(function(*arguments, **attributes), np.float64)
+
+    return rule
+
+
+def _divide(a: Array, b: Array) -> Array:
+    # Integer division of ONNX truncates; sizes are not negative, so flooring is the same.
+    return np.where((a >= 0) & (b > 0), np.floor_divide(a, b), np.nan)
+
+
+def _where(condition: Array, a: Array, b: Array) -> Array:
+    chosen = np.where(condition != 0, a, b)
+    return np.where(np.isnan(condition), np.where(a == b, a, np.nan), chosen)
+
+
+def _compare(function: Callable[[Array, Array], Array]) -> _Rule:
+    def rule(a: Array, b: Array) -> Array:
+        return np.where(np.isnan(a) | np.isnan(b), np.nan, function(a, b))
+
+    return _all(rule)
+
+
+def _gather(data: Array, indices: Array, axis: int = 0) -> Array | None:
+    if np.isnan(indices).any():
+        return None
+    return np.take(data, indices.astype(np.int64), axis=axis)
+
+
+def _slice(
+    data: Array,
+    starts: Array | None = None,
+    ends: Array | None = None,
+    axes: Array | None = None,
+    steps: Array | None = None,
+) -> Array | None:
+    bounds = [item for item in (starts, ends, axes, steps) if item is not None]
+    if data is None or starts is None or ends is None or np.isnan(np.concatenate(bounds)).any():
+        return None
+    index = [slice(None)] * data.ndim
+    count = len(starts)
+    axes = np.arange(count) if axes is None else axes
+    steps = np.ones(count) if steps is None else steps
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        low = -(1 << 62)
+        stop = None if step < 0 and end <= low else int(min(end, 1 << 62))
+        index[int(axis)] = slice(int(start), stop, int(step))
+    return data[tuple(index)]
+
+
+def _reshape(data: Array | None, shape: Array | None, allowzero: int = 0) -> Array | None:
+    if data is None or shape is None or np.isnan(shape).any() or (0 in shape and data.size):
+        return None
+    return data.reshape([int(size) for size in shape])
+
+
+def _unsqueeze(data: Array | None, axes: Any = None) -> Array | None:
+    if data is None or axes is None or np.isnan(axes).any():
+        return None
+    return np.expand_dims(data, tuple(int(axis) for axis in np.asarray(axes).reshape(-1)))
+
+
+def _squeeze(data: Array | None, axes: Any = None) -> Array | None:
+    if data is None or (axes is not None and np.isnan(axes).any()):
+        return None
+    kept = None if axes is None else tuple(int(axis) for axis in np.asarray(axes).reshape(-1))
+    return np.squeeze(data, kept)
+
+
+def _reduce_prod(
+    data: Array | None, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> Array | None:
+    if data is None or data.ndim != 1 or noop_with_empty_axes:
+        return None
+    return np.asarray(np.prod(data, keepdims=bool(keepdims)))
+
+
+def _cast(
+    data: Array | None, *, to: int, saturate: int = 1, round_mode: str = "up"
+) -> Array | None:
+    return data
+
+
+_RULES: dict[str, _Rule] = {
+    "Add": _all(np.add),
+    "Cast": _cast,
+    "Concat": _all(lambda *parts, axis: np.concatenate(parts, axis)),
+    "Div": _all(_divide),
+    "Equal": _compare(np.equal),
+    "Gather": _all(_gather),
+    "Greater": _compare(np.greater),
+    "Identity": _all(lambda x: x),
+    "Less": _compare(np.less),
+    "Max": _all(lambda *xs: np.maximum.reduce(np.broadcast_arrays(*xs))),
+    "Min": _all(lambda *xs: np.minimum.reduce(np.broadcast_arrays(*xs))),
+    "Mul": _all(np.multiply),
+    "ReduceProd": _reduce_prod,
+    "Reshape": _reshape,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Sub": _all(np.subtract),
+    "Unsqueeze": _unsqueeze,
+    "Where": _all(_where),
+}

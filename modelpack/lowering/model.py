@@ -1,0 +1,234 @@
+"""A whole ONNX model as a ``tf.Module`` with a function of flat arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.defs
+import onnx.inliner
+import tensorflow as tf
+from onnx import external_data_helper, numpy_helper
+
+from modelpack.errors import UnsupportedOpsError
+from modelpack.lowering import ops as _ops  # fills the table  # noqa: F401
+from modelpack.lowering import registry
+from modelpack.lowering.context import Target
+from modelpack.lowering.graph import Evaluator, bodies, dense
+from modelpack.lowering.layout import permuted
+from modelpack.lowering.value import Array, Value, Weights
+
+# Functions may be made of functions, but not for ever.
+_DEEPEST_INLINING = 16
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model ready to be lowered: functions inlined, every op in the table.
+
+    Attributes:
+        graph: the main graph, without its large constants.
+        opsets: opset version by domain.
+        initializers: reads a constant of the graph, by name.
+    """
+
+    graph: onnx.GraphProto
+    opsets: Mapping[str, int]
+    initializers: Mapping[str, Callable[[], Array]]
+
+
+def prepare(model: onnx.ModelProto, target: Target, directory: Path | None = None) -> Prepared:
+    """Take a model apart and check that every op of it can be lowered.
+
+    Args:
+        model: is left without its initializers.
+        target: what is to run the result.
+        directory: where external data is, if it was not loaded with the model.
+
+    Raises:
+        UnsupportedOpsError: the message lists every op without a lowering, with its nodes.
+    """
+    initializers = _take_initializers(model.graph, directory)
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    model = _with_bodies_of_functions(model)
+    prepared = Prepared(model.graph, _opsets(model), initializers)
+    found = unsupported(model, target)
+    if found:
+        lines = [f"{op}: {', '.join(nodes)}" for op, nodes in found.items()]
+        what = "SavedModel" if target is Target.SAVEDMODEL else "built-in TFLite"
+        raise UnsupportedOpsError(
+            f"these ONNX ops have no {what} form:\n  " + "\n  ".join(lines),
+            hint="docs/reference/onnx-ops.md lists the ops that have one",
+        )
+    return prepared
+
+
+def unsupported(model: onnx.ModelProto, target: Target) -> dict[str, list[str]]:
+    """Node names by op, of all ops of a model that cannot be lowered for a target."""
+    opsets = _opsets(model)
+    found: dict[str, list[str]] = {}
+    for node in _all_nodes(model.graph):
+        lowering = registry.lookup(node.domain, node.op_type, _opset_of(node, opsets))
+        if lowering is None or (target is Target.TFLITE and not lowering.builtin):
+            key = registry.key_of(node.domain, node.op_type, _opset_of(node, opsets))
+            label = str(key) if key else f"{node.domain or 'ai.onnx'}::{node.op_type} (unknown)"
+            names = found.setdefault(label, [])
+            names.append(node.name or next(filter(None, node.output), "?"))
+    return dict(sorted(found.items()))
+
+
+class Lowered(tf.Module):
+    """A prepared model as TensorFlow ops.
+
+    Args:
+        prepared: the model.
+        target: what is to run it.
+        channel_last: names of inputs and outputs that are exchanged channel-last, although
+            the graph has them channel-first.
+    """
+
+    def __init__(
+        self, prepared: Prepared, target: Target, channel_last: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(name="model")
+        self._prepared = prepared
+        self._target = target
+        self._channel_last = channel_last
+        self._store = Weights()
+        self._functions: dict[Any, Any] = {}
+        # What tf.saved_model.save looks through: the list grows when a function is traced.
+        self.variables_ = self._store.variables
+
+    def function(self, specs: Sequence[tf.TensorSpec]) -> Any:
+        """A ``tf.function`` of the graph's inputs in order; it returns a list of outputs."""
+
+        def serve(*flat: Any) -> list[Any]:
+            return self(*flat)
+
+        return tf.function(serve, input_signature=list(specs), autograph=False)
+
+    def __call__(self, *flat: Any) -> list[Any]:
+        """Evaluate the graph on tensors, in the order of its inputs."""
+        prepared = self._prepared
+        evaluator = Evaluator(prepared.opsets, self._target, self._store)
+        constants = {name: evaluator.constant(read) for name, read in prepared.initializers.items()}
+        inputs = [
+            evaluator.computable(self._entering(info.name, tensor))
+            for info, tensor in zip(graph_inputs(prepared), flat, strict=True)
+        ]
+        names = [info.name for info in graph_inputs(prepared)]
+        scope = {**constants, **dict(zip(names, inputs, strict=True))}
+        results = evaluator.run(_without_inputs(prepared.graph), [], scope)
+        return [
+            self._leaving(info, value)
+            for info, value in zip(prepared.graph.output, results, strict=True)
+        ]
+
+    def _entering(self, name: str, tensor: Any) -> Value:
+        if name not in self._channel_last:
+            return Value(tensor, weights=self._store)
+        rank = tensor.shape.rank
+        return Value(tensor, perm=(0, rank - 1, *range(1, rank - 1)), weights=self._store)
+
+    def _leaving(self, info: onnx.ValueInfoProto, value: Any) -> Any:
+        if not isinstance(value, Value):
+            raise UnsupportedOpsError(
+                f"output '{info.name}' is a sequence or an optional, not a tensor"
+            )
+        if info.name in self._channel_last:
+            value = permuted(value, (0, *range(2, value.rank), 1))
+        declared = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        tensor = value.tensor
+        if tensor.dtype.is_floating and declared != tensor.dtype.as_numpy_dtype:
+            tensor = tf.cast(tensor, declared)
+        return tf.identity(tensor)
+
+
+def graph_inputs(prepared: Prepared) -> list[onnx.ValueInfoProto]:
+    """Inputs of the graph that are not initializers."""
+    return [info for info in prepared.graph.input if info.name not in prepared.initializers]
+
+
+def _without_inputs(graph: onnx.GraphProto) -> onnx.GraphProto:
+    bare = onnx.GraphProto()
+    bare.node.extend(graph.node)
+    bare.output.extend(graph.output)
+    return bare
+
+
+def _take_initializers(
+    graph: onnx.GraphProto, directory: Path | None
+) -> dict[str, Callable[[], Array]]:
+    taken: dict[str, Callable[[], Array]] = {}
+    for tensor in graph.initializer:
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        tensor.ClearField("raw_data")
+        taken[copy.name] = partial(_read, copy, directory)
+    for sparse in graph.sparse_initializer:
+        taken[sparse.values.name] = partial(dense, sparse)
+    del graph.initializer[:]
+    del graph.sparse_initializer[:]
+    return taken
+
+
+def _read(tensor: onnx.TensorProto, directory: Path | None) -> Array:
+    if directory is not None and external_data_helper.uses_external_data(tensor):
+        loaded = onnx.TensorProto()
+        loaded.CopyFrom(tensor)
+        external_data_helper.load_external_data_for_tensor(loaded, str(directory))
+        tensor = loaded
+    return numpy_helper.to_array(tensor)
+
+
+def _with_bodies_of_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Inline the bodies that ONNX defines for ops which the table does not have."""
+    for _ in range(_DEEPEST_INLINING):
+        opsets = _opsets(model)
+        wanted = {
+            (node.domain, node.op_type)
+            for node in _all_nodes(model.graph)
+            if registry.lookup(node.domain, node.op_type, _opset_of(node, opsets)) is None
+            and _has_body(node, opsets)
+        }
+        if not wanted:
+            break
+        before = [node.op_type for node in _all_nodes(model.graph)]
+        model = onnx.inliner.inline_selected_functions(
+            model, sorted(wanted), inline_schema_functions=True
+        )
+        if [node.op_type for node in _all_nodes(model.graph)] == before:
+            break
+    return model
+
+
+def _has_body(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
+    key = registry.key_of(node.domain, node.op_type, _opset_of(node, opsets))
+    if key is None or key.domain in registry.RUNTIME_DOMAINS:
+        return False
+    schema = onnx.defs.get_schema(key.op_type, max_inclusive_version=key.since, domain=key.domain)
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    found = []
+    for node in graph.node:
+        found.append(node)
+        for body in bodies(node):
+            found += _all_nodes(body)
+    return found
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opsets[""] = max(opsets.get("", 0), opsets.pop("ai.onnx", 0)) or 1
+    return opsets
+
+
+def _opset_of(node: onnx.NodeProto, opsets: Mapping[str, int]) -> int:
+    return opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)

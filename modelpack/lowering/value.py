@@ -1,0 +1,244 @@
+"""Values: the tensors of an ONNX graph while it is lowered, with all that is known of them.
+
+A value is a constant or a TensorFlow tensor. A constant stays a numpy array until an op
+needs a tensor of it, so that shapes, axes and bounds computed from constants are constants
+themselves. A tensor may be held in another order of axes than the graph has it
+(`Value.perm`): after a convolution it is channel-last, and stays so until an op really
+needs ONNX's order. A small integer tensor of which some elements are known (a shape with a
+dynamic batch) carries those (`Value.known`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from modelpack.errors import ConversionError
+
+Array: TypeAlias = npt.NDArray[Any]
+Perm: TypeAlias = tuple[int, ...]
+Size: TypeAlias = Any
+"""A dimension: an ``int`` when known, else a scalar int32 tensor."""
+
+# Elements up to which partial knowledge of an integer tensor is kept: shapes are shorter.
+_KNOWN_LIMIT = 64
+
+
+class Value:
+    """A tensor of the graph. *Logical* means the order of axes that the ONNX graph means.
+
+    Args:
+        tensor: what holds the value, unless it is a constant.
+        perm: the logical tensor is ``transpose(tensor, perm)``; None for the identity.
+        const: the constant, or a function that reads it when it is first needed.
+        known: float64 array of the value's shape with NaN for unknown elements, for an
+            integer tensor of at most 64 elements.
+        weights: makes tensors of constants.
+    """
+
+    def __init__(
+        self,
+        tensor: Any = None,
+        *,
+        perm: Perm | None = None,
+        const: Array | Callable[[], Array] | None = None,
+        known: Array | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        if perm is not None and perm == tuple(range(len(perm))):
+            perm = None
+        self.held = tensor
+        self.perm = perm
+        self._const = const
+        self._known = known
+        self._weights = weights
+        # By graph and order: a tensor belongs to the graph (of a loop's body, say) that made it.
+        self._cache: dict[Any, Any] = {}
+        self._arrays: dict[Perm | None, Array] = {}
+
+    def __repr__(self) -> str:
+        kind = "const" if self.is_const else "tensor"
+        return f"<{kind} {self.dtype.name}{list(self.shape)} perm={self.perm}>"
+
+    # --- what is known ---------------------------------------------------------------
+
+    @property
+    def is_const(self) -> bool:
+        """Whether the value is a constant. Does not read it."""
+        return self._const is not None
+
+    @property
+    def const(self) -> Array | None:
+        """The constant in logical order, or None."""
+        if callable(self._const):
+            self._const = self._const()
+        return self._const
+
+    @property
+    def known(self) -> Array | None:
+        """Known elements as float64, NaN for unknown ones; None if nothing is known."""
+        const = self.const if self.is_const else None
+        if const is None:
+            return self._known
+        # float64 holds every size and index below 2**53.
+        if const.dtype.kind not in "iub" or const.size > _KNOWN_LIMIT:
+            return None
+        return const.astype(np.float64)
+
+    @property
+    def dtype(self) -> Any:
+        """The ``tf.DType``."""
+        if self.held is not None:
+            return self.held.dtype
+        const = self.const
+        assert const is not None
+        return tf.string if const.dtype.kind in "OUS" else tf.as_dtype(const.dtype)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes.
+
+        Raises:
+            ConversionError: it is not known.
+        """
+        return len(self.shape)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Logical sizes; None for dynamic ones.
+
+        Raises:
+            ConversionError: not even the rank is known.
+        """
+        if self.held is None:
+            const = self.const
+            assert const is not None
+            return const.shape
+        if self.held.shape.rank is None:
+            raise ConversionError("the rank of a tensor is not known, which lowering needs")
+        sizes = self.held.shape.as_list()
+        return tuple(sizes[axis] for axis in self.perm or range(len(sizes)))
+
+    # --- tensors -----------------------------------------------------------------------
+
+    @property
+    def tensor(self) -> Any:
+        """The value as a tensor in logical order. A large constant is read from a variable."""
+        return self.physical(None)
+
+    def physical(self, perm: Perm | None) -> Any:
+        """The tensor ``t`` for which the logical tensor is ``transpose(t, perm)``."""
+        if perm is not None and perm == tuple(range(len(perm))):
+            perm = None
+        if not self.is_const and perm == self.perm:
+            return self.held
+        key = (None if tf.executing_eagerly() else tf.compat.v1.get_default_graph(), perm)
+        if key not in self._cache:
+            self._cache[key] = self._make(perm)
+        return self._cache[key]
+
+    def _make(self, perm: Perm | None) -> Any:
+        if self.is_const:
+            array = self._ordered(perm)
+            return tf.constant(array) if self._weights is None else self._weights.tensor(array)
+        identity = tuple(range(self.rank))
+        logical_of_held = self.perm or identity
+        wanted = np.argsort(perm) if perm is not None else identity
+        order = [logical_of_held[axis] for axis in wanted]
+        return _transpose(self.held, order)
+
+    def _ordered(self, perm: Perm | None) -> Array:
+        """The constant in the order of ``perm``: always the same array, so one variable."""
+        const = self.const
+        assert const is not None
+        if perm is None:
+            return const
+        if perm not in self._arrays:
+            self._arrays[perm] = const.transpose(np.argsort(perm))
+        return self._arrays[perm]
+
+    def transposed(self, order: Sequence[int]) -> Any:
+        """``transpose(logical, order)`` as a tensor; for a constant without any op at run time."""
+        return self.physical(tuple(int(axis) for axis in np.argsort(order)))
+
+    def axis(self, axis: int) -> int:
+        """The axis of ``held`` that is logical ``axis``, which may be negative."""
+        axis = axis % self.rank if self.rank else 0
+        return axis if self.perm is None else self.perm[axis]
+
+    def like(self, tensor: Any) -> Value:
+        """Wrap a tensor whose axes are in the order of ``held``."""
+        return Value(tensor, perm=self.perm, weights=self._weights)
+
+    # --- sizes -------------------------------------------------------------------------
+
+    def sizes(self) -> list[Size]:
+        """The elements of a 1-D integer tensor (a shape, axes): ints where known.
+
+        Raises:
+            ConversionError: the number of elements is not known.
+        """
+        known = self.known
+        if known is None:
+            count = self.shape[0] if self.rank else 1
+            if count is None:
+                raise ConversionError("the length of a shape is not known, so its rank is not")
+            known = np.full(count, np.nan)
+        flat = known.reshape(-1)
+        if not np.isnan(flat).any():
+            return [int(size) for size in flat]
+        tensor = tf.cast(self.tensor, tf.int32)
+        tensor = tf.reshape(tensor, [-1]) if self.rank == 0 else tensor
+        return [tensor[i] if math.isnan(size) else int(size) for i, size in enumerate(flat)]
+
+    def dims(self) -> list[Size]:
+        """The logical shape: ints where static, scalar int32 tensors where dynamic."""
+        shape = self.shape
+        if None not in shape:
+            return list(shape)
+        source = tf.shape(self.held)
+        return [
+            source[self.axis(axis)] if size is None else size for axis, size in enumerate(shape)
+        ]
+
+
+class Weights:
+    """Makes tensors of constants: variables of a module where they are large.
+
+    Variables are neither limited to the 2 GB of a graph nor copied when it is.
+    """
+
+    # Below this, a variable costs more than the constant.
+    _SMALLEST = 1024
+
+    def __init__(self) -> None:
+        self.variables: list[Any] = []
+        self._by_array: dict[int, tuple[Array, Any]] = {}
+
+    def tensor(self, array: Array) -> Any:
+        """Return a tensor of an array, read from a variable if it is large."""
+        if tf.executing_eagerly() or array.nbytes < self._SMALLEST or array.dtype.kind in "OUS":
+            return tf.constant(array, tf.string if array.dtype.kind in "OUS" else None)
+        if id(array) not in self._by_array:
+            with tf.init_scope():
+                variable = tf.Variable(
+                    np.ascontiguousarray(array), trainable=False, name=f"w{len(self.variables)}"
+                )
+            self.variables.append(variable)
+            # Keeping the array keeps its id from being given to another one.
+            self._by_array[id(array)] = (array, variable)
+        return self._by_array[id(array)][1].read_value()
+
+
+def _transpose(tensor: Any, order: Sequence[int]) -> Any:
+    """Transpose; by a reshape where only axes of size 1 move."""
+    shape = tensor.shape.as_list()
+    moved = [axis for axis in order if shape[axis] != 1]
+    if moved == sorted(moved) and sum(size is None for size in shape) <= 1:
+        return tf.reshape(tensor, [-1 if shape[axis] is None else shape[axis] for axis in order])
+    return tf.transpose(tensor, order)
