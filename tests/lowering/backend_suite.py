@@ -28,7 +28,7 @@ KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
 TARGETS = ("savedmodel", "tflite")
 
 
-class Mismatch(AssertionError):
+class MismatchError(AssertionError):
     """The artifact ran, and its answer is not the expected one."""
 
 
@@ -84,11 +84,11 @@ def check(case: Any, target: str) -> None:
     """Convert a case's model, run the artifact on the case's inputs, compare.
 
     Raises:
-        Mismatch: the answer is wrong.
+        MismatchError: the answer is wrong.
         Exception: whatever conversion or running raised.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        run = _RUNNERS[target](model_of(case), Path(scratch))
+        run = RUNNERS[target](model_of(case), Path(scratch))
         for inputs, expected in data_of(case):
             compare(run(inputs), expected, case.rtol, case.atol)
 
@@ -96,30 +96,30 @@ def check(case: Any, target: str) -> None:
 def compare(actual: list[Any], expected: list[Any], rtol: float, atol: float) -> None:
     """Compare as onnx's own runner does: dtype, shape and values."""
     if len(actual) != len(expected):
-        raise Mismatch(f"{len(actual)} outputs instead of {len(expected)}")
+        raise MismatchError(f"{len(actual)} outputs instead of {len(expected)}")
     for position, (got, want) in enumerate(zip(actual, expected, strict=True)):
         _compare_one(np.asarray(got), np.asarray(want), rtol, atol, f"output {position}")
 
 
 def _compare_one(got: Any, want: Any, rtol: float, atol: float, where: str) -> None:
     if got.shape != want.shape:
-        raise Mismatch(f"{where}: shape {got.shape} instead of {want.shape}")
+        raise MismatchError(f"{where}: shape {got.shape} instead of {want.shape}")
     if want.dtype.kind in "OUS":
         got = np.array([g.decode() if isinstance(g, bytes) else str(g) for g in got.reshape(-1)])
         if list(got) != [str(w) for w in want.reshape(-1)]:
-            raise Mismatch(f"{where}: texts differ")
+            raise MismatchError(f"{where}: texts differ")
         return
     if got.dtype != want.dtype:
-        raise Mismatch(f"{where}: dtype {got.dtype} instead of {want.dtype}")
+        raise MismatchError(f"{where}: dtype {got.dtype} instead of {want.dtype}")
     if want.dtype.kind == "V":  # bfloat16, float8, int4 and so on
         got, want = got.astype(np.float32), want.astype(np.float32)
     if want.dtype.kind == "b":
         if not np.array_equal(got, want):
-            raise Mismatch(f"{where}: {np.mean(got != want):.0%} of the values differ")
+            raise MismatchError(f"{where}: {np.mean(got != want):.0%} of the values differ")
     elif not np.allclose(got, want, rtol=rtol, atol=atol, equal_nan=True):
         with np.errstate(all="ignore"):
             off = np.nanmax(np.abs(got.astype(np.float64) - want.astype(np.float64)))
-        raise Mismatch(f"{where}: off by {off:.3g}")
+        raise MismatchError(f"{where}: off by {off:.3g}")
 
 
 # --- targets -------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def _spec(info: onnx.ValueInfoProto, name: str) -> Any:
     shape = None
     if tensor.HasField("shape"):
         shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    return tf.TensorSpec(shape, tf.string if dtype == object else tf.as_dtype(dtype), name=name)
+    return tf.TensorSpec(shape, tf.string if dtype == np.object_ else tf.as_dtype(dtype), name=name)
 
 
 def _savedmodel(model: onnx.ModelProto, scratch: Path) -> Callable[[list[Any]], list[Any]]:
@@ -202,7 +202,7 @@ def _tflite(model: onnx.ModelProto, scratch: Path) -> Callable[[list[Any]], list
     return run
 
 
-_RUNNERS = {"savedmodel": _savedmodel, "tflite": _tflite}
+RUNNERS = {"savedmodel": _savedmodel, "tflite": _tflite}
 
 
 # --- many cases, in processes that may die -------------------------------------------------
@@ -215,7 +215,7 @@ def outcome(name: str, kind: str, target: str) -> Outcome:
     try:
         with _silent():
             check(cases(kind)[name], target)
-    except Mismatch as error:
+    except MismatchError as error:
         return Outcome(name, "wrong", str(error))
     except UnsupportedOpsError as error:
         return Outcome(name, "refused", error.message.replace("\n", " "))
@@ -229,7 +229,7 @@ def outcome(name: str, kind: str, target: str) -> Outcome:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keep the chatter of the converter's C++ side from the terminal."""
-    with open(os.devnull, "w") as nowhere:
+    with Path(os.devnull).open("w") as nowhere:
         kept = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
         try:
