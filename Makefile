@@ -4,6 +4,7 @@
 #   make test    lint, then all tests but the sweeps
 #   make bench   benchmarks, next to what else does the same
 #   make sweep   the long sweeps
+#   make docs    the pages of docs/ that are made from the code
 #
 # Everything runs in the virtual environment .venv, which is made when it is missing.
 
@@ -19,7 +20,7 @@ SOURCES := $(shell find modelpack -name '*.py')
 MODELS := build/models
 DEMO := build/demo
 
-.PHONY: demo test lint bench sweep clean
+.PHONY: demo test lint bench sweep docs clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -38,6 +39,10 @@ bench: $(READY) $(MODELS)/keras_cnn.ready
 
 sweep: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+docs: $(READY)
+	$(BIN)/python -c 'from pathlib import Path; from modelpack.lowering import coverage; \
+	Path("docs/reference/onnx-ops.md").write_text(coverage.page())'
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -76,12 +81,12 @@ $(DEMO)/torch_cnn/modelpack.yaml: $(MODELS)/torch_cnn.ready $(SOURCES)
 	rm -rf $(@D)
 	$(MODELPACK) convert --quiet fixtures/torch_cnn.py:build --weights $(MODELS)/torch_cnn.pt \
 	  --input 'image:float32[batch,1,8,8]' --output logits -o $(@D) \
-	  --to onnx --data $(MODELS)/digits_nchw.npz
+	  --to onnx --to tflite --to savedmodel --data $(MODELS)/digits_nchw.npz
 
 $(DEMO)/sklearn_mlp/modelpack.yaml: $(MODELS)/sklearn_mlp.ready $(SOURCES)
 	rm -rf $(@D)
 	$(MODELPACK) convert --quiet $(MODELS)/sklearn_mlp.skops -o $(@D) \
-	  --to onnx --data $(MODELS)/breast_cancer.csv
+	  --to onnx --to tflite --to savedmodel --data $(MODELS)/breast_cancer.csv
 
 # Calibrated on training samples, gated on test samples: at most one point of accuracy.
 CALIBRATION_keras_cnn := $(MODELS)/digits_nhwc_calibration.npz

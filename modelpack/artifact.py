@@ -6,7 +6,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class ModelRef:
         outputs: output names the user gave, in order.
         signature: the signature in force, once it is known; positions correspond to the
             model's own inputs and outputs.
+        channel_last: names of inputs and outputs that the file has channel-last, where the
+            signature has channels second.
     """
 
     format: str
@@ -64,6 +66,15 @@ class ModelRef:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[str, ...] = ()
     signature: Signature | None = None
+    channel_last: tuple[str, ...] = ()
+
+    @property
+    def exchanged(self) -> ModelRef:
+        """The reference with the signature as the file itself has it."""
+        if not self.channel_last or self.signature is None:
+            return self
+        own = self.signature.channel_last(self.channel_last)
+        return replace(self, signature=own, channel_last=())
 
     @property
     def path(self) -> Path:
@@ -151,6 +162,8 @@ class Artifact:
         steps: the route, as it was run.
         bindings: the artifact's own tensor name for each signature name.
         fixed_dims: dynamic dimensions that this format could only hold at one size.
+        channel_last: inputs and outputs that it exchanges channel-last, where the signature
+            has channels second.
         sidecars: names of further files in its directory that belong to it (external data).
         parity: the verdict against the source.
         quantization: present when the artifact was quantized.
@@ -168,6 +181,7 @@ class Artifact:
     steps: tuple[Step, ...] = ()
     bindings: dict[str, str] = field(default_factory=dict)
     fixed_dims: dict[str, int] = field(default_factory=dict)
+    channel_last: tuple[str, ...] = ()
     sidecars: tuple[str, ...] = ()
     parity: ParityReport = field(default_factory=lambda: unverified("not compared"))
     quantization: Quantization | None = None

@@ -83,6 +83,10 @@ class Manifest:
         """Return the signature of an artifact, with the dimensions it fixes."""
         return self.signature(artifact.signature).with_dims(artifact.fixed_dims)
 
+    def exchanged_signature_of(self, artifact: Artifact) -> Signature:
+        """Return the signature that whoever calls the artifact sees: with its order of axes."""
+        return self.signature_of(artifact).channel_last(artifact.channel_last)
+
     def golden_of(self, artifact: Artifact) -> Golden | None:
         """Return the golden samples an artifact is compared with: its own, or the common ones."""
         return artifact.golden or self.golden

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from modelpack.errors import ConversionError
+from modelpack.errors import ConversionError, InputError
 
 # protobuf refuses messages of 2 GiB and more; larger models keep weights beside the file.
 LARGEST_FILE = 1_900_000_000
@@ -54,6 +54,23 @@ def drop_unused_opsets(model: onnx.ModelProto) -> None:
         model.opset_import.add(domain=domain, version=version)
 
 
+def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
+    """Load an ONNX file.
+
+    Raises:
+        InputError: the file is damaged, or its external data is missing.
+    """
+    try:
+        model = onnx.load(path, load_external_data=weights)
+    except DecodeError:
+        raise InputError(f"'{path.name}' is truncated or damaged: no ONNX model in it") from None
+    except (OSError, onnx.checker.ValidationError, ValueError) as error:
+        raise InputError(f"cannot read '{path.name}': {first_line(error)}") from None
+    if not model.HasField("graph") or not model.graph.output:
+        raise InputError(f"'{path.name}' is truncated or damaged: it has no graph")
+    return model
+
+
 def save(model: onnx.ModelProto, target: Path) -> None:
     """Write a model and check it; weights go to ``<target>.data`` when one file cannot hold them.
 
@@ -68,5 +85,9 @@ def save(model: onnx.ModelProto, target: Path) -> None:
         onnx.checker.check_model(target, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         target.unlink()
-        line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise ConversionError(f"the model is not valid ONNX: {line}") from None
+        raise ConversionError(f"the model is not valid ONNX: {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -8,7 +8,7 @@ unicode, bfloat16 as the uint16 of its bits (the signature says which is meant).
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +213,17 @@ def _with_missing(array: Array, rng: np.random.Generator) -> Array:
         return array
     missing = rng.random(array.shape) < 0.2
     return np.where(missing, np.array(np.nan, array.dtype), array)
+
+
+def channel_last(case: Case, names: Collection[str]) -> Case:
+    """A feed with the second axis of the named arrays moved to the end."""
+    return {
+        name: np.moveaxis(array, 1, -1) if name in names else array for name, array in case.items()
+    }
+
+
+def channel_first(case: Case, names: Collection[str]) -> Case:
+    """Undo `channel_last`."""
+    return {
+        name: np.moveaxis(array, -1, 1) if name in names else array for name, array in case.items()
+    }

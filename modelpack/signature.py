@@ -9,7 +9,7 @@ without brackets, has unknown rank.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
@@ -142,6 +142,16 @@ class TensorSpec:
         shape = tuple(sizes.get(dim, dim) if isinstance(dim, str) else dim for dim in self.shape)
         return replace(self, shape=shape)
 
+    def channel_last(self) -> TensorSpec:
+        """Return the spec with its second dimension moved to the end."""
+        assert self.shape is not None
+        return replace(self, shape=(self.shape[0], *self.shape[2:], self.shape[1]))
+
+    def channel_first(self) -> TensorSpec:
+        """Return the spec with its last dimension moved to the second place."""
+        assert self.shape is not None
+        return replace(self, shape=(self.shape[0], self.shape[-1], *self.shape[1:-1]))
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -179,6 +189,23 @@ class Signature:
             inputs=tuple(spec.with_dims(sizes) for spec in self.inputs),
             outputs=tuple(spec.with_dims(sizes) for spec in self.outputs),
         )
+
+    def channel_last(self, names: Collection[str]) -> Signature:
+        """Return the signature with the named tensors channel-last instead of channel-first."""
+        return self._changed(names, TensorSpec.channel_last)
+
+    def channel_first(self, names: Collection[str]) -> Signature:
+        """Undo `channel_last`."""
+        return self._changed(names, TensorSpec.channel_first)
+
+    def _changed(
+        self, names: Collection[str], change: Callable[[TensorSpec], TensorSpec]
+    ) -> Signature:
+        inputs, outputs = (
+            tuple(change(spec) if spec.name in names else spec for spec in specs)
+            for specs in (self.inputs, self.outputs)
+        )
+        return replace(self, inputs=inputs, outputs=outputs)
 
 
 def differences(expected: Signature, actual: Signature) -> list[str]:

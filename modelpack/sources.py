@@ -26,7 +26,14 @@ from modelpack.errors import ContractError, InputError, ModelpackError, Untruste
 from modelpack.manifest import Source
 from modelpack.output import scratch
 from modelpack.routes import Format, formats
-from modelpack.samples import Case, narrowed, read_cases, write_cases
+from modelpack.samples import (
+    Case,
+    channel_first,
+    channel_last,
+    narrowed,
+    read_cases,
+    write_cases,
+)
 from modelpack.signature import TensorSpec, differences
 from modelpack.steps import Description, QuantizeRequest, RunResult, StepOptions, StepResult
 from modelpack.worker import Limits, WorkerPool
@@ -150,9 +157,15 @@ def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
         refuse_unsafe(ref, scan(pool, ref))
     form = adapter_of(ref)
     description = pool.call(
-        worker_key(form), f"{form.adapter}:describe", Description, ref, failure=InputError
+        worker_key(form), f"{form.adapter}:describe", Description, ref.exchanged, failure=InputError
     )
-    return Opened(replace(ref, signature=description.signature), description)
+    return _opened(ref, description)
+
+
+def _opened(ref: ModelRef, found: Description) -> Opened:
+    """The model with the signature that was found, in the order of axes that the ref means."""
+    signature = found.signature.channel_first(ref.channel_last)
+    return Opened(replace(ref, signature=signature), replace(found, signature=signature))
 
 
 def scan(pool: WorkerPool, ref: ModelRef) -> list[str]:
@@ -208,7 +221,13 @@ def run_step(
         ContractError: it wrote nothing, or did not keep the signature.
     """
     result = pool.call(
-        extra or form.name, entry, StepResult, source, str(target), options, failure=failure
+        extra or form.name,
+        entry,
+        StepResult,
+        source.exchanged,
+        str(target),
+        options,
+        failure=failure,
     )
     for note in result.notes:
         log.warning("%s", note)
@@ -216,17 +235,25 @@ def run_step(
         raise ContractError(f"{entry} reported success but wrote nothing")
     assert source.signature is not None
     promised = source.signature.with_dims(result.fixed_dims)
-    product = ModelRef(form.name, encoding_of(form.name), str(target), signature=promised)
-    found = pool.call(
-        worker_key(form), f"{form.adapter}:describe", Description, product, failure=ContractError
+    product = ModelRef(
+        form.name,
+        encoding_of(form.name),
+        str(target),
+        signature=promised,
+        channel_last=(*source.channel_last, *result.channel_last),
     )
-    broken = differences(promised, found.signature)
+    expected = product.exchanged
+    found = pool.call(
+        worker_key(form), f"{form.adapter}:describe", Description, expected, failure=ContractError
+    )
+    assert expected.signature is not None
+    broken = differences(expected.signature, found.signature)
     if broken:
         raise ContractError(
             f"{entry} did not keep the signature: " + "; ".join(broken),
             hint="this is a defect of the converter; try another format or name",
         )
-    return result, Opened(product, found)
+    return result, replace(_opened(product, found), ref=product)
 
 
 def run_cases(
@@ -238,21 +265,23 @@ def run_cases(
     failure: type[ModelpackError] = InputError,
 ) -> tuple[list[Case], RunResult]:
     """Run a model on cases in its worker and return its outputs, by signature names."""
-    assert ref.signature is not None
+    own = ref.exchanged
+    assert own.signature is not None
     feeds, results = pool.scratch / "feeds.npz", pool.scratch / "results.npz"
-    write_cases(feeds, cases)
+    write_cases(feeds, [channel_last(case, ref.channel_last) for case in cases])
     form = adapter_of(ref)
     result = pool.call(
         worker_key(form),
         f"{form.adapter}:run",
         RunResult,
-        ref,
+        own,
         str(feeds),
         str(results),
         repeat,
         failure=failure,
     )
-    return read_cases(results, ref.signature.outputs), result
+    outputs = read_cases(results, own.signature.outputs)
+    return [channel_first(case, ref.channel_last) for case in outputs], result
 
 
 def answers(
@@ -285,6 +314,7 @@ def recorded(made: Opened, steps: tuple[Step, ...], fixed_dims: Mapping[str, int
         steps=steps,
         bindings=found.bindings,
         fixed_dims=dict(fixed_dims),
+        channel_last=ref.channel_last,
         sidecars=found.sidecars,
     )
 

@@ -77,10 +77,15 @@ class StepOptions:
     Attributes:
         opset: wanted ONNX opset; None for the converter's own choice.
         name: the model's name, for formats that carry one.
+        input_layout: ``nhwc`` for images channel-last, where the source has channels
+            second; empty to keep the source's order.
+        select_ops: allow TFLite files that need TensorFlow's own kernels.
     """
 
     opset: int | None = None
     name: str = "model"
+    input_layout: str = ""
+    select_ops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +97,14 @@ class StepResult:
         options: settings worth recording.
         fixed_dims: dynamic dimensions that had to be given one size.
         notes: sentences for the user, such as why a dimension was fixed.
+        channel_last: inputs and outputs that became channel-last.
     """
 
     tools: dict[str, str] = field(default_factory=dict)
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
     fixed_dims: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    channel_last: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from modelpack import reference
-from modelpack.adapters import keras_scan
-from modelpack.adapters.savedmodel_bytes import canonicalize
+from modelpack.adapters import keras_scan, savedmodel_writing
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, ModelpackError, UntrustedSourceError
@@ -111,7 +109,7 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
 
     loaded = _load(_identity(source))
     signature = source.signature or describe(source).signature
-    _check_input_names(signature)
+    savedmodel_writing.check_input_names(signature)
     module = tf.Module()
     try:
         # Were the function an attribute of the module, saving would trace it once more,
@@ -131,19 +129,7 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     module.tables_ = [
         table for layer in _layers(loaded.model) if (table := _lookup_table(layer)) is not None
     ]
-    shutil.rmtree(target, ignore_errors=True)
-    try:
-        tf.saved_model.save(
-            module,
-            target,
-            signatures={signature.name: concrete},
-            options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-        )
-    except (AssertionError, ValueError) as error:
-        raise ConversionError(
-            f"TensorFlow cannot save '{source.display}': {_first_line(error)}"
-        ) from error
-    canonicalize(Path(target))
+    savedmodel_writing.save(module, concrete, signature, target)
     return StepResult(tools=versions(*_TOOLS))
 
 
@@ -602,15 +588,6 @@ def _tensor_specs(tf: Any, inputs: tuple[TensorSpec, ...]) -> list[Any]:
         )
         for spec in inputs
     ]
-
-
-def _check_input_names(signature: Signature) -> None:
-    for spec in signature.inputs:
-        if _identifier(spec.name) != spec.name:
-            raise ConversionError(
-                f"a SavedModel cannot have an input called '{spec.name}'",
-                hint="use letters, digits and underscores: name it with --input",
-            )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.defs
-from google.protobuf.message import DecodeError
 
 from modelpack import onnx_graph
 from modelpack.artifact import ModelRef
@@ -56,7 +55,7 @@ def describe(ref: ModelRef) -> Description:
         InputError: no readable ONNX model, or its inputs and outputs are not all tensors.
         UnsupportedOpsError: it holds ops that are in no known op set.
     """
-    model = load(ref.path, weights=False)
+    model = onnx_graph.load(ref.path, weights=False)
     _check_ops(model)
     graph = model.graph
     initialized = {tensor.name for tensor in graph.initializer}
@@ -120,7 +119,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         ConversionError: another opset was asked for, and onnx cannot convert to it.
     """
     assert source.signature is not None
-    model = load(source.path)
+    model = onnx_graph.load(source.path)
     random = sorted({n.op_type for n in onnx_graph.nodes(model) if n.op_type in _RANDOM})
     if random:
         raise UnsupportedOpsError(
@@ -134,23 +133,6 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     return StepResult(
         tools=versions("onnx"), options={} if options.opset is None else {"opset": options.opset}
     )
-
-
-def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """Load an ONNX file.
-
-    Raises:
-        InputError: the file is damaged, or its external data is missing.
-    """
-    try:
-        model = onnx.load(path, load_external_data=weights)
-    except DecodeError:
-        raise InputError(f"'{path.name}' is truncated or damaged: no ONNX model in it") from None
-    except (OSError, onnx.checker.ValidationError, ValueError) as error:
-        raise InputError(f"cannot read '{path.name}': {_first_line(error)}") from None
-    if not model.HasField("graph") or not model.graph.output:
-        raise InputError(f"'{path.name}' is truncated or damaged: it has no graph")
-    return model
 
 
 def clean(model: onnx.ModelProto) -> None:

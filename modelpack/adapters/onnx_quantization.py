@@ -14,7 +14,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from modelpack import onnx_graph
-from modelpack.adapters.onnx import apply_signature, clean, load
+from modelpack.adapters.onnx import apply_signature, clean
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import QuantizationError
@@ -57,7 +57,7 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
     Raises:
         QuantizationError: the model is quantized already, or holds no op the scheme covers.
     """
-    model = load(source.path)
+    model = onnx_graph.load(source.path)
     present = {node.op_type for node in onnx_graph.nodes(model)}
     if present & _QUANTIZED_OPS:
         raise QuantizationError(f"'{source.path.name}' is already quantized")
@@ -122,7 +122,7 @@ def _dynamic(prepared: Path, work: Path) -> tuple[onnx.ModelProto, dict[str, Any
         weight_type=ort.QuantType.QInt8,
         extra_options=_DEFAULT_TYPE,
     )
-    return load(quantized), {"per_channel": True, "weight_type": "int8"}
+    return onnx_graph.load(quantized), {"per_channel": True, "weight_type": "int8"}
 
 
 class _Calibration(ort.CalibrationDataReader):  # type: ignore[misc]
@@ -139,7 +139,7 @@ def _static(
     source: ModelRef, prepared: Path, request: QuantizeRequest, work: Path
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     assert source.signature is not None
-    native = [value.name for value in load(prepared, weights=False).graph.input]
+    native = [value.name for value in onnx_graph.load(prepared, weights=False).graph.input]
     names = dict(zip([spec.name for spec in source.signature.inputs], native, strict=True))
     cases = [
         {names[name]: np.ascontiguousarray(array) for name, array in case.items()}
@@ -164,7 +164,7 @@ def _static(
         "weight_type": "int8",
         "calibration": "minmax",
     }
-    return load(quantized), options
+    return onnx_graph.load(quantized), options
 
 
 def _float16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -166,6 +166,7 @@ def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult
         ),
         signature,
         Path(target),
+        select_ops=options.select_ops,
     )
 
 

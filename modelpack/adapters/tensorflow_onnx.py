@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,52 @@ def write(function: Any, signature: Signature, target: Path, options: StepOption
         ConversionError: the opset cannot be written, or the conversion failed.
         ContractError: a tensor of the signature was lost, or has another dtype.
     """
+    opset = chosen_opset(options)
+    frozen = _freeze(function)
+    names = [spec.name for spec in (*signature.inputs, *signature.outputs)]
+    settings = {
+        "opset": opset,
+        "input_names": frozen.inputs,
+        "output_names": frozen.outputs,
+        "tensors_to_rename": dict(zip(frozen.inputs + frozen.outputs, names, strict=True)),
+    }
+    write_graph(frozen.graph, settings, signature, target, options)
+    return StepResult(tools=versions("tf2onnx", "tensorflow-cpu", "onnx"), options={"opset": opset})
+
+
+def chosen_opset(options: StepOptions) -> int:
+    """The opset to write.
+
+    Raises:
+        ConversionError: tf2onnx cannot write the one that was asked for.
+    """
     opset = options.opset or DEFAULT_OPSET
     if opset not in _OPSETS:
         raise ConversionError(
             f"TensorFlow graphs cannot be written as ONNX opset {opset}",
             hint=f"use an opset from {_OPSETS[0]} to {_OPSETS[-1]}",
         )
-    frozen = _freeze(function)
-    model = _convert(frozen, signature, opset)
+    return opset
+
+
+def write_graph(
+    graph: Any, settings: Mapping[str, Any], signature: Signature, target: Path, options: StepOptions
+) -> None:
+    """Run tf2onnx on a ``GraphDef`` and write the file with the signature's names and dims.
+
+    Args:
+        graph: the graph; None if the settings name a file instead.
+        settings: arguments of ``tf2onnx.tfonnx.process_tf_graph``.
+        signature: names, dtypes and dims to write.
+        target: the file.
+        options: of the step.
+
+    Raises:
+        UnsupportedOpsError, ConversionError, ContractError: as `write`.
+    """
+    model = _convert(graph, settings)
     _clean(model, signature, options.name)
     onnx_graph.save(model, target)
-    return StepResult(tools=versions("tf2onnx", "tensorflow-cpu", "onnx"), options={"opset": opset})
 
 
 @dataclass(frozen=True)
@@ -150,13 +186,13 @@ class _Failures(logging.Handler):
     __hash__ = logging.Handler.__hash__
 
 
-def _convert(frozen: _Frozen, signature: Signature, opset: int) -> Any:
+def _convert(graph: Any, settings: Mapping[str, Any]) -> Any:
     """Run tf2onnx; its optimizers may fail, its conversion may not."""
     failures = _Failures()
     logger = logging.getLogger("tf2onnx.tfonnx")
     logger.addHandler(failures)
     try:
-        model = _run_tf2onnx(frozen, signature, opset, keep_going=False)
+        model = _run_tf2onnx(graph, settings, keep_going=False)
     except Exception as error:
         _raise_unsupported(failures, error)
         raise ConversionError(f"tf2onnx failed: {type(error).__name__}: {error}") from error
@@ -171,23 +207,20 @@ def _convert(frozen: _Frozen, signature: Signature, opset: int) -> Any:
     return model
 
 
-def _run_tf2onnx(frozen: _Frozen, signature: Signature, opset: int, keep_going: bool) -> Any:
+def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool) -> Any:
     import tensorflow as tf
     from tf2onnx import optimizer, tfonnx, utils
 
     # Names of new nodes carry a counter of the process.
     utils.INTERNAL_NAME = 1
-    names = [spec.name for spec in (*signature.inputs, *signature.outputs)]
     with tf.Graph().as_default() as graph:
-        tf.import_graph_def(frozen.graph, name="")
+        if definition is not None:
+            tf.import_graph_def(definition, name="")
         converted = tfonnx.process_tf_graph(
             graph,
             continue_on_error=False,
-            opset=opset,
-            input_names=frozen.inputs,
-            output_names=frozen.outputs,
-            tensors_to_rename=dict(zip(frozen.inputs + frozen.outputs, names, strict=True)),
             custom_op_handlers={"Erfc": (_erfc, [])},
+            **settings,
         )
     try:
         # Without the safety net tf2onnx does not copy the whole graph for each optimizer.
@@ -195,7 +228,7 @@ def _run_tf2onnx(frozen: _Frozen, signature: Signature, opset: int, keep_going: 
     except Exception:
         if keep_going:
             raise
-        return _run_tf2onnx(frozen, signature, opset, keep_going=True)
+        return _run_tf2onnx(definition, settings, keep_going=True)
     return optimized.make_model("", graph_name="model")
 
 

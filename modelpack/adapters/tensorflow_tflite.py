@@ -40,8 +40,12 @@ class Source:
     trace: Callable[[Signature], Any]
 
 
-def write(source: Source, signature: Signature, target: Path) -> StepResult:
+def write(
+    source: Source, signature: Signature, target: Path, *, select_ops: bool = False
+) -> StepResult:
     """Convert to a file with one signature of the given names.
+
+    With ``select_ops`` the file may need TensorFlow's own kernels; the result lists them.
 
     Raises:
         UnsupportedOpsError: ops have no built-in form; the message lists every one.
@@ -49,18 +53,29 @@ def write(source: Source, signature: Signature, target: Path) -> StepResult:
     """
     fixed: dict[str, int] = {}
     try:
-        content = _convert(source, signature)
+        content = _convert(source, signature, select_ops)
     except _DynamicLoopError:
         fixed = _batch_of(signature)
         wrapped = Source("", source.key, source.model, source.trace)
-        content = _convert(wrapped, signature.with_dims(fixed), batch_one=True)
-    _refuse_custom_ops(content)
+        content = _convert(wrapped, signature.with_dims(fixed), select_ops, batch_one=True)
+    custom = _custom_ops(content)
+    if custom and not select_ops:
+        raise UnsupportedOpsError(
+            "the converted model needs ops that TFLite does not have built in: " + ", ".join(custom)
+        )
     target.write_bytes(content)
     notes: tuple[str, ...] = ()
     if fixed:
         dims = ", ".join(f"{name}={size}" for name, size in fixed.items())
         notes = (f"TFLite cannot run this model's loops with a dynamic batch, so {dims} is fixed",)
-    return StepResult(tools=versions("tensorflow-cpu"), fixed_dims=fixed, notes=notes)
+    if custom:
+        notes += (f"the artifact needs TensorFlow's kernels (Flex delegate): {', '.join(custom)}",)
+    return StepResult(
+        tools=versions("tensorflow-cpu"),
+        options={"select_ops": ", ".join(custom)} if custom else {},
+        fixed_dims=fixed,
+        notes=notes,
+    )
 
 
 class _DynamicLoopError(Exception):
@@ -81,14 +96,16 @@ def _batch_of(signature: Signature) -> dict[str, int]:
     return {str(dim): size for dim, size in found.items()}
 
 
-def _convert(source: Source, signature: Signature, batch_one: bool = False) -> bytes:
+def _convert(
+    source: Source, signature: Signature, select_ops: bool, batch_one: bool = False
+) -> bytes:
     import tensorflow as tf
 
     if source.path:
         converter = tf.lite.TFLiteConverter.from_saved_model(
             source.path, signature_keys=[source.key]
         )
-        return _run(converter)
+        return _run(converter, select_ops)
     scratch = Path(tempfile.mkdtemp())
     try:
         renamed = _save_wrapped(source, signature, scratch)
@@ -97,15 +114,17 @@ def _convert(source: Source, signature: Signature, batch_one: bool = False) -> b
         converter = tf.lite.TFLiteConverter.from_saved_model(
             str(scratch), signature_keys=[DEFAULT_SIGNATURE]
         )
-        return _with_names(_run(converter), renamed)
+        return _with_names(_run(converter, select_ops), renamed)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _run(converter: Any) -> bytes:
+def _run(converter: Any, select_ops: bool) -> bytes:
     import tensorflow as tf
 
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if select_ops:
+        converter.target_spec.supported_ops.append(tf.lite.OpsSet.SELECT_TF_OPS)
     try:
         return bytes(converter.convert())
     except Exception as error:
@@ -250,11 +269,8 @@ def _tensor_maps(model: Any) -> Iterator[Any]:
             yield definition.Outputs(position)
 
 
-def _refuse_custom_ops(content: bytes) -> None:
+def _custom_ops(content: bytes) -> list[str]:
+    """Names of ops that are not built in; those of TensorFlow begin with Flex."""
     model = _model(content)
     codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
-    custom = sorted(code.CustomCode().decode() for code in codes if code.CustomCode())
-    if custom:
-        raise UnsupportedOpsError(
-            "the converted model needs ops that TFLite does not have built in: " + ", ".join(custom)
-        )
+    return sorted({code.CustomCode().decode() for code in codes if code.CustomCode()})

@@ -353,15 +353,13 @@ class _Runner:
     """Calls the model by the names of ``ref.signature``."""
 
     def __init__(self, ref: ModelRef) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
         self._file = _read(*_stamp(ref.location))
         self.signature = ref.signature or self._file.signature
         native = self._file.signature
         self._inputs = bound_names(self.signature.inputs, native.inputs)
         self._outputs = bound_names(self.signature.outputs, native.outputs)
         try:
-            self._interpreter = Interpreter(model_path=ref.location, num_threads=1)
+            self._interpreter = _interpreter(self._file)(model_path=ref.location, num_threads=1)
             if self._file.key:
                 self._call = self._interpreter.get_signature_runner(self._file.key)
                 self._details = {
@@ -413,6 +411,17 @@ class _Runner:
             spec.name: self._interpreter.get_tensor(indices[f"out/{spec.name}"])
             for spec in self._file.signature.outputs
         }
+
+
+def _interpreter(file: _File) -> Any:
+    """LiteRT's interpreter; TensorFlow's, which brings its kernels, for a file that needs those."""
+    if any(op.startswith("Flex") for op in _op_counts(file.model)):
+        import tensorflow as tf
+
+        return tf.lite.Interpreter
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter
 
 
 def _entering(array: Array, spec: TensorSpec, detail: Any) -> Array:

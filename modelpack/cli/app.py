@@ -118,6 +118,18 @@ ModelVersion = Annotated[
 Opset = Annotated[
     int | None, typer.Option("--opset", help="ONNX opset; the converter's usual by default.")
 ]
+InputLayout = Annotated[
+    str,
+    typer.Option(
+        "--input-layout",
+        metavar="LAYOUT",
+        help="nhwc: images channel-last, in TFLite and SavedModel made from channel-first models.",
+    ),
+]
+SelectOps = Annotated[
+    bool,
+    typer.Option("--select-ops", help="Allow TFLite files that need TensorFlow's own kernels."),
+]
 Rtol = Annotated[
     float | None, typer.Option("--rtol", min=0, help="Relative tolerance of the comparison.")
 ]
@@ -151,6 +163,8 @@ def _convert(
     name: Name = "",
     model_version: ModelVersion = "",
     opset: Opset = None,
+    input_layout: InputLayout = "",
+    select_ops: SelectOps = False,
     rtol: Rtol = None,
     atol: Atol = None,
     seed: Seed = 0,
@@ -180,6 +194,8 @@ def _convert(
             name=name,
             version=model_version,
             opset=opset,
+            input_layout=input_layout,
+            select_ops=select_ops,
             rtol=rtol,
             atol=atol,
             seed=seed,

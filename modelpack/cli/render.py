@@ -187,6 +187,8 @@ def _verdict(verdict: Verdict) -> Text:
 
 def _notes(item: Artifact) -> str:
     notes = [f"{dim}={count} fixed" for dim, count in item.fixed_dims.items()]
+    if item.channel_last:
+        notes.append(f"channel-last: {', '.join(item.channel_last)}")
     figures = item.quantization
     if figures is not None:
         notes.append(f"{figures.scheme}, {figures.size_ratio:.2f} x size")

@@ -47,7 +47,7 @@ def arrange(package: Package, options: LayoutOptions) -> dict[str, Path]:
     """
     artifact = choose(package, tuple(_BACKENDS), options)
     name, version = package.manifest.name, version_number(package.manifest)
-    signature = package.manifest.signature_of(artifact)
+    signature = package.manifest.exchanged_signature_of(artifact)
     file, backend = _BACKENDS[artifact.format]
     config = package.scratch / "config.pbtxt"
     config.write_text(

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from modelpack.lowering.context import Context
+
 # The narrowest dtype that holds every value of another, and that most kernels know.
 _WIDER = {
     tf.bool: tf.int32,
@@ -39,3 +41,10 @@ def computed_in(dtypes: Collection[Any], function: Callable[..., Any], *tensors:
         return function(*tensors)
     result = function(*(tf.cast(tensor, wide) for tensor in tensors))
     return tf.cast(result, own) if result.dtype is wide else result
+
+
+def built_in(ctx: Context, function: Callable[..., Any], *tensors: Any) -> Any:
+    """Apply a function to tensors of one dtype, in a dtype that the target has a kernel for."""
+    if ctx.builtin_only:
+        return computed_in(TFLITE, function, *tensors)
+    return function(*tensors)

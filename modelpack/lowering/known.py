@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from modelpack.lowering.value import Array, Value
 
@@ -39,6 +40,29 @@ def propagated(
 def shape_of(x: Value) -> Array:
     """Known sizes of a value."""
     return np.array([np.nan if size is None else size for size in x.shape], np.float64)
+
+
+# Ops that make sizes of sizes. None of them makes a zero that stands for something else.
+_SIZE_OPS = frozenset(
+    "Shape Const Cast StridedSlice GatherV2 Pack ConcatV2 ExpandDims Squeeze Reshape Identity "
+    "AddV2 Mul FloorDiv RealDiv".split()
+)
+_LARGEST_WALK = 64
+
+
+def made_of_sizes(x: Value) -> bool:
+    """Whether a tensor is computed from sizes of tensors, and from constants, alone."""
+    if x.is_const or tf.executing_eagerly():
+        return False
+    waiting, seen = [x.held.op], set()
+    while waiting:
+        op = waiting.pop()
+        if op.type not in _SIZE_OPS or len(seen) > _LARGEST_WALK:
+            return False
+        seen.add(op.name)
+        if op.type != "Shape":
+            waiting += [item.op for item in op.inputs if item.op.name not in seen]
+    return True
 
 
 def _informed(result: Value, elements: Array) -> Value:

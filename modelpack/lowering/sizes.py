@@ -8,19 +8,32 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from modelpack.lowering.value import Size
+from modelpack.lowering.value import Size, Value
+
+_INT32 = np.iinfo(np.int32)
 
 
 def pack(sizes: Sequence[Size], dtype: Any = tf.int32) -> Any:
     """A 1-D tensor of sizes; a numpy array if all are ints."""
-    if all(isinstance(size, int) for size in sizes):
+    if is_static(sizes):
         return np.array(sizes, dtype.as_numpy_dtype)
-    return tf.stack([tf.cast(size, dtype) for size in sizes])
+    return tf.cast(tf.stack([tf.cast(size, tf.int32) for size in sizes]), dtype)
+
+
+def is_static(sizes: Sequence[Size]) -> bool:
+    """Whether all sizes are ints."""
+    return all(isinstance(size, int) for size in sizes)
 
 
 def static(sizes: Sequence[Size]) -> list[int | None]:
     """Ints where known, None elsewhere, for ``set_shape``."""
     return [size if isinstance(size, int) else None for size in sizes]
+
+
+def shaped(tensor: Any, sizes: Sequence[Size]) -> Any:
+    """The same tensor, with what is static of its sizes set."""
+    tensor.set_shape(static(sizes))
+    return tensor
 
 
 def reshape(tensor: Any, sizes: Sequence[Size]) -> Any:
@@ -35,15 +48,30 @@ def reshape(tensor: Any, sizes: Sequence[Size]) -> Any:
         shape: Any = [-1 if i in dynamic else size for i, size in enumerate(sizes)]
     else:
         shape = pack(sizes)
-    result = tf.reshape(tensor, shape)
-    known = [None if size == -1 else size for size in static(sizes)]
-    result.set_shape(known)
+    result = tf.reshape(tensor, np.array(shape, np.int32) if isinstance(shape, list) else shape)
+    result.set_shape([None if size == -1 else size for size in static(sizes)])
     return result
 
 
 def product(sizes: Sequence[Size]) -> Size:
     """The product, an int if all are ints."""
-    result: Size = 1
-    for size in sizes:
+    known = int(np.prod([size for size in sizes if isinstance(size, int)], dtype=np.int64))
+    unknown = [size for size in sizes if not isinstance(size, int)]
+    result: Size = known
+    for size in unknown:
         result = size if isinstance(result, int) and result == 1 else result * size
     return result
+
+
+def bounds(value: Value) -> list[Size]:
+    """Like `Value.sizes`, for indices: what int32 cannot hold becomes its limit.
+
+    ONNX writes "to the end" as the largest int64.
+    """
+    if value.dtype is tf.int64 and not value.is_const:
+        limited = tf.clip_by_value(value.tensor, int(_INT32.min), int(_INT32.max))
+        value = Value(limited, known=value.known)
+    return [
+        max(int(_INT32.min), min(int(_INT32.max), size)) if isinstance(size, int) else size
+        for size in value.sizes()
+    ]

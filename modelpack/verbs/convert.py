@@ -57,6 +57,9 @@ from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
 
+LAYOUTS = ("", "nhwc")
+"""Orders of axes that ``input_layout`` may ask for; empty is the source's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConvertOptions:
@@ -73,6 +76,9 @@ class ConvertOptions:
         version: the model's version, as the user counts; by default "1", or what the
             directory that is added to has.
         opset: ONNX opset; the converter's usual one when None.
+        input_layout: ``nhwc`` for artifacts that exchange images channel-last, where the
+            source has channels second.
+        select_ops: allow TFLite artifacts that need TensorFlow's own kernels.
         rtol: relative tolerance; by precision when None (see `modelpack.compare`).
         atol: absolute tolerance in units of the output's scale; likewise.
         seed: of the generated samples.
@@ -90,6 +96,8 @@ class ConvertOptions:
     name: str = ""
     version: str = ""
     opset: int | None = None
+    input_layout: str = ""
+    select_ops: bool = False
     rtol: float | None = None
     atol: float | None = None
     seed: int = 0
@@ -127,6 +135,8 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         UntrustedSourceError, MissingDependencyError, WorkerError: see their classes.
     """
     wanted = _targets(output, options.to)
+    if options.input_layout not in LAYOUTS:
+        raise InputError(f"unknown input layout '{options.input_layout}'", hint="use nhwc")
     check_writable(output)
     with workspace(options.limits) as pool:
         log.info("opening %s", model)
@@ -143,6 +153,7 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         files: dict[str, Path] = {}
         for route in routes:
             product = built.build(route)
+            _check_layout(product.opened.ref, options)
             report = _compare(pool, source, product, trials, options)
             artifact = recorded(product.opened, product.steps, product.fixed_dims)
             artifact = replace(artifact, parity=report)
@@ -192,6 +203,14 @@ def plan(model: str, output: Path, options: ConvertOptions) -> list[Route]:
     return [find_route(adapter_of(ref).name, name) for name in wanted]
 
 
+def _check_layout(ref: ModelRef, options: ConvertOptions) -> None:
+    if options.input_layout and not ref.channel_last:
+        raise InputError(
+            f"--input-layout {options.input_layout} changes nothing in the {ref.format} artifact",
+            hint="it is for SavedModel and TFLite from PyTorch or ONNX models with 4-D inputs",
+        )
+
+
 # --- planning ------------------------------------------------------------------------
 
 
@@ -235,7 +254,8 @@ def _located(model: str, wanted: tuple[str, ...], options: ConvertOptions) -> Mo
         format=chosen.format,
         encoding=encoding_of(chosen.format),
         location=str(ref.path / chosen.path),
-        inputs=options.inputs or signature.inputs,
+        inputs=options.inputs or signature.channel_last(chosen.channel_last).inputs,
+        channel_last=chosen.channel_last,
     )
 
 
@@ -282,7 +302,10 @@ class _Builder:
         self._pool = pool
         self._output = output
         self._options = StepOptions(
-            opset=options.opset, name=options.name or default_name(source.ref)
+            opset=options.opset,
+            name=options.name or default_name(source.ref),
+            input_layout=options.input_layout,
+            select_ops=options.select_ops,
         )
         self._done: dict[tuple[Converter, ...], _Product] = {}
         self._source = _Product(source, (), {})

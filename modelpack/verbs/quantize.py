@@ -29,7 +29,7 @@ from modelpack.metrics import drop, evaluate, metric_for
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import formats
-from modelpack.samples import Array, Case, generate, write_cases
+from modelpack.samples import Array, Case, channel_last, generate, write_cases
 from modelpack.sources import (
     Opened,
     Request,
@@ -203,7 +203,13 @@ def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Pat
         raise QuantizationError(f"{artifact.path} is already quantized")
     if measure(path, artifact.sidecars)[0] != artifact.digest:
         verify(replace(manifest, artifacts=(artifact,), golden=None), root)
-    ref = ModelRef(artifact.format, encoding_of(artifact.format), str(path), signature=signature)
+    ref = ModelRef(
+        artifact.format,
+        encoding_of(artifact.format),
+        str(path),
+        signature=signature,
+        channel_last=artifact.channel_last,
+    )
     opened = open_model(pool, ref)
     return _Subject(replace(opened, ref=ref), artifact, manifest, root)
 
@@ -278,7 +284,7 @@ def _calibration(pool: WorkerPool, ref: ModelRef, options: QuantizeOptions) -> t
     samples = datasets.read(options.calibration, ref.signature, rows=CALIBRATION_ROWS)
     _refuse_unusable(options.calibration, samples.inputs)
     file = pool.scratch / "calibration.npz"
-    write_cases(file, samples.batches())
+    write_cases(file, [channel_last(case, ref.channel_last) for case in samples.batches()])
     return str(file), len(samples)
 
 

@@ -171,6 +171,7 @@ def _promised(manifest: Manifest, artifact: Artifact, root: Path) -> _Subject:
         encoding_of(artifact.format),
         str((root / artifact.path).absolute()),
         signature=manifest.signature_of(artifact),
+        channel_last=artifact.channel_last,
     )
     return _Subject(ref, root, manifest, artifact)
 

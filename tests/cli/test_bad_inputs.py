@@ -281,9 +281,14 @@ def _(here, models, made):
     return to_onnx("m.onnx")
 
 
-@case("no route yet", 5, "no route leads from torch to tflite")
+@case("unknown input layout", 2, "unknown input layout 'nchw'.*use nhwc")
 def _(here, models, made):
-    return ["convert", models / "torch_cnn.pt2", "-o", "out", "--to", "tflite"]
+    return to_onnx(models / "torch_cnn.pt2", "--input-layout", "nchw")
+
+
+@case("input layout of a format that keeps its own", 2, "--input-layout nhwc changes nothing")
+def _(here, models, made):
+    return to_onnx(models / "torch_cnn.pt2", "--input-layout", "nhwc")
 
 
 @case("opset nobody has", 5, "opset")

@@ -192,7 +192,7 @@ def _tflite(model: onnx.ModelProto, scratch: Path) -> Callable[[list[Any]], list
 
     def run(inputs: list[Any]) -> list[Any]:
         feed = {
-            name: np.ascontiguousarray(array)
+            name: np.array(array, order="C")  # keeps scalars scalars
             for name, array in zip(names, inputs, strict=True)
             if name in kept  # the converter drops inputs that nothing reads
         }

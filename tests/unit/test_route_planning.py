@@ -103,8 +103,9 @@ def test_the_real_table_leads_where_it_promises() -> None:
     assert str(find_route("torch", "onnx", CONVERTERS)) == "torch -> onnx"
     assert str(find_route("sklearn", "onnx", CONVERTERS)) == "sklearn -> onnx"
     assert str(find_route("onnx", "onnx", CONVERTERS)) == "onnx -> onnx"
-    with pytest.raises(NoRouteError):
-        find_route("tflite", "savedmodel", CONVERTERS)
+    assert str(find_route("torch", "savedmodel", CONVERTERS)) == "torch -> onnx -> savedmodel"
+    assert str(find_route("sklearn", "tflite", CONVERTERS)) == "sklearn -> onnx -> tflite"
+    assert str(find_route("tflite", "savedmodel", CONVERTERS)) == "tflite -> onnx -> savedmodel"
 
 
 # --- entries --------------------------------------------------------------------------

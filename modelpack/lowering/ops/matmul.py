@@ -1,0 +1,134 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from modelpack.lowering import dtypes
+from modelpack.lowering.context import Context
+from modelpack.lowering.registry import lowers
+from modelpack.lowering.value import Value
+
+_KERNELS = (tf.float32, tf.float64, tf.float16, tf.bfloat16, tf.int32, tf.int64)
+"""What TensorFlow multiplies matrices of."""
+
+
+@lowers("MatMul", 1, 9, 13)
+def matmul(ctx: Context, a: Value, b: Value) -> Any:
+    if a.rank == 1 or b.rank == 1:
+        return _with_vector(ctx, a, b)
+    (left, flip_left), (right, flip_right) = _operand(a), _operand(b)
+    return product(ctx, left, right, flip_left, flip_right)
+
+
+@lowers("Gemm", 1, 6)
+def gemm_1(
+    ctx: Context,
+    a: Value,
+    b: Value,
+    c: Value,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    broadcast: int = 0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+) -> Any:
+    return gemm_11(ctx, a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
+
+
+@lowers("Gemm", 7, 9)
+def gemm_7(
+    ctx: Context,
+    a: Value,
+    b: Value,
+    c: Value,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+) -> Any:
+    return gemm_11(ctx, a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
+
+
+@lowers("Gemm", 11, 13)
+def gemm_11(
+    ctx: Context,
+    a: Value,
+    b: Value,
+    c: Value | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+) -> Any:
+    (left, flip_left), (right, flip_right) = _operand(a), _operand(b)
+    result = product(ctx, left, right, flip_left != bool(transA), flip_right != bool(transB))
+    result = scaled(result, alpha)
+    if c is None:
+        return result
+    return result + scaled(_bias(c), beta)
+
+
+def _bias(c: Value) -> Any:
+    """A row is a vector: TensorFlow's fusing of the sum wants that."""
+    return tf.reshape(c.tensor, [-1]) if c.rank == 2 and c.shape[0] == 1 else c.tensor
+
+
+def scaled(tensor: Any, factor: float) -> Any:
+    """``factor * tensor``, where integers take the whole part of the factor."""
+    return tensor if factor == 1 else tensor * tf.cast(factor, tensor.dtype)
+
+
+def product(ctx: Context, a: Any, b: Any, flip_a: bool = False, flip_b: bool = False) -> Any:
+    """The product of tensors of matrices, broadcasting as ``numpy.matmul``.
+
+    Args:
+        flip_a: whether ``a`` holds transposed matrices; ``flip_b`` likewise.
+    """
+    if ctx.builtin_only and not a.dtype.is_floating:
+        return dtypes.computed_in(dtypes.TFLITE, _integer_product, *_unflipped(a, b, flip_a, flip_b))
+
+    def multiplied(a: Any, b: Any) -> Any:
+        if flip_a:
+            # Not MatMul: TensorFlow fuses its sum with a (1, n) tensor, and then refuses it.
+            return tf.raw_ops.BatchMatMulV2(x=a, y=b, adj_x=True, adj_y=flip_b)
+        return tf.matmul(a, b, transpose_b=flip_b)
+
+    return dtypes.computed_in(_KERNELS, multiplied, a, b)
+
+
+def _unflipped(a: Any, b: Any, flip_a: bool, flip_b: bool) -> tuple[Any, Any]:
+    return (
+        tf.linalg.matrix_transpose(a) if flip_a else a,
+        tf.linalg.matrix_transpose(b) if flip_b else b,
+    )
+
+
+def _integer_product(a: Any, b: Any) -> Any:
+    """LiteRT has no kernel for it, but kernels to multiply element by element and to add up."""
+    return tf.reduce_sum(a[..., :, :, None] * b[..., None, :, :], -2)
+
+
+def _operand(x: Value) -> tuple[Any, bool]:
+    """The tensor to multiply, and whether it holds the transposed matrices.
+
+    Kernels read a transposed matrix as fast, so a lazily transposed one stays as it is held.
+    """
+    if x.perm is None or x.is_const or x.perm[-2] < x.perm[-1]:
+        return x.tensor, False
+    order = [*range(x.rank - 2), x.rank - 1, x.rank - 2]
+    return x.transposed(order), True
+
+
+def _with_vector(ctx: Context, a: Value, b: Value) -> Any:
+    """A vector is a matrix of one row on the left, of one column on the right."""
+    left = a.tensor[None, :] if a.rank == 1 else a.tensor
+    right = b.tensor[:, None] if b.rank == 1 else b.tensor
+    result = product(ctx, left, right)
+    gone = [-2] * (a.rank == 1) + [-1] * (b.rank == 1)
+    return tf.squeeze(result, gone)

@@ -1,0 +1,53 @@
+"""Making tensors larger by repeating them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from modelpack.lowering import sizes
+from modelpack.lowering.context import Context
+from modelpack.lowering.moving import moved
+from modelpack.lowering.registry import lowers
+from modelpack.lowering.value import Size, Value
+
+
+@lowers("Expand", 8, 13)
+def expand(ctx: Context, x: Value, shape: Value) -> Value:
+    """Broadcasting goes both ways: a size of 1 in ``shape`` leaves that of ``x``."""
+    wanted, own = shape.sizes(), x.dims()
+    rank = max(len(wanted), len(own))
+    wanted = [1] * (rank - len(wanted)) + wanted
+    own = [1] * (rank - len(own)) + own
+    target = [_broadcast(a, b) for a, b in zip(own, wanted, strict=True)]
+    if len(target) == x.rank and all(a is b for a, b in zip(own, target, strict=True)):
+        return x
+    perm = x.perm if x.rank == rank else None
+    order = range(rank) if perm is None else [perm.index(axis) for axis in range(rank)]
+    held = [target[axis] for axis in order]
+    result = moved(ctx, lambda t: tf.broadcast_to(t, sizes.pack(held)), x.physical(perm))
+    return Value(sizes.shaped(result, held), perm=perm)
+
+
+def _broadcast(own: Size, wanted: Size) -> Size:
+    if isinstance(wanted, int):
+        if wanted == 1 or (isinstance(own, int) and own != 1):
+            return own
+        return wanted if wanted != 0 or isinstance(own, int) else wanted
+    if isinstance(own, int):
+        return wanted if own == 1 else own
+    return tf.where(tf.equal(own, 1), wanted, own)
+
+
+@lowers("Tile", 6, 13)
+def tile(ctx: Context, x: Value, repeats: Value) -> Value:
+    times = repeats.sizes()
+    held = times if x.perm is None else [times[x.perm.index(axis)] for axis in range(x.rank)]
+    result = moved(ctx, lambda t: tf.tile(t, sizes.pack(held)), x.physical(x.perm))
+    dims = x.physical(x.perm).shape.as_list()
+    known = [
+        n * k if n is not None and isinstance(k, int) else None
+        for n, k in zip(dims, held, strict=True)
+    ]
+    return x.like(sizes.shaped(result, known))
