@@ -327,7 +327,6 @@ TABLE: dict[str, Architecture] = {
     "regnet_y": _torchvision("CNN", "regnet_y_400mf"),
     "mnasnet": _torchvision("CNN", "mnasnet0_5"),
     "alexnet": _torchvision("CNN", "alexnet"),
-    "vgg11_bn": _torchvision("CNN", "vgg11_bn", 32, num_classes=10),
     "repvgg": _timm("CNN", "repvgg_a0"),
     "ghostnet": _timm("CNN", "ghostnet_100"),
     "hrnet": _timm("CNN", "hrnet_w18_small"),

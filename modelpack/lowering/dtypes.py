@@ -23,6 +23,8 @@ _WIDER = {
     tf.bfloat16: tf.float32,
 }
 
+_INT64_BITS = (tf.int64, tf.uint64)
+
 TFLITE = (tf.float32, tf.int32, tf.int64)
 """What nearly every built-in arithmetic kernel of TFLite takes."""
 
@@ -39,12 +41,30 @@ def computed_in(dtypes: Collection[Any], function: Callable[..., Any], *tensors:
         wide = _WIDER[wide]
     if wide is own or wide not in dtypes:
         return function(*tensors)
-    result = function(*(tf.cast(tensor, wide) for tensor in tensors))
-    return tf.cast(result, own) if result.dtype is wide else result
+    result = function(*(_converted(tensor, wide) for tensor in tensors))
+    return _converted(result, own) if result.dtype is wide else result
 
 
 def built_in(ctx: Context, function: Callable[..., Any], *tensors: Any) -> Any:
-    """Apply a function to tensors of one dtype, in a dtype that the target has a kernel for."""
+    """Apply a function to tensors of one dtype, in a dtype that the target has kernels for.
+
+    For functions that do not depend on the order of numbers; `ordered` is for those.
+    """
     if ctx.builtin_only:
         return computed_in(TFLITE, function, *tensors)
     return function(*tensors)
+
+
+def ordered(ctx: Context, function: Callable[..., Any], *tensors: Any) -> Any:
+    """Like `built_in`, for comparisons and for choices by comparison."""
+    if not ctx.builtin_only or tensors[0].dtype is not tf.uint64:
+        return built_in(ctx, function, *tensors)
+    # With the top bit flipped the signed order of the bits is the unsigned order.
+    result = function(*(tf.bitcast(tensor, tf.int64) + tf.int64.min for tensor in tensors))
+    return tf.bitcast(result + tf.int64.min, tf.uint64) if result.dtype is tf.int64 else result
+
+
+def _converted(tensor: Any, dtype: Any) -> Any:
+    # TFLite knows uint64 only as bits.
+    same_bits = tensor.dtype in _INT64_BITS and dtype in _INT64_BITS
+    return tf.bitcast(tensor, dtype) if same_bits else tf.cast(tensor, dtype)

@@ -164,19 +164,23 @@ class _Array:
 
 
 class _Flat:
-    """Elements one after the other in a vector, with the shape of the last."""
+    """Elements one after the other in a row, with the shape of the last.
+
+    The row is the second axis of a matrix: LiteRT takes a vector that grows from no element
+    to one for a scalar, and lets it not grow any more.
+    """
 
     def __init__(self, element: tf.TensorSpec, steps: Size | None) -> None:
         del steps
         self._sizes = element.shape.as_list()
-        self.store = [tf.zeros([0], element.dtype), tf.zeros([len(self._sizes)], tf.int32)]
-        self.shape = [tf.TensorShape([None]), tf.TensorShape([len(self._sizes)])]
+        self.store = [tf.zeros([1, 0], element.dtype), tf.zeros([len(self._sizes)], tf.int32)]
+        self.shape = [tf.TensorShape([1, None]), tf.TensorShape([len(self._sizes)])]
 
     def add(self, store: Any, i: Any, value: Any) -> Any:
         del i
-        return [tf.concat([store[0], tf.reshape(value, [-1])], 0), tf.shape(value)]
+        return [tf.concat([store[0], tf.reshape(value, [1, -1])], 1), tf.shape(value)]
 
     def stacked(self, store: Any, count: Size) -> Any:
-        flat, shape = store
+        row, shape = store
         inner = [shape[axis] if size is None else size for axis, size in enumerate(self._sizes)]
-        return sizes.reshape(flat, [count, *inner])
+        return sizes.reshape(row, [count, *inner])

@@ -12,14 +12,14 @@ import onnx
 import onnx.defs
 import onnx.inliner
 import tensorflow as tf
-from onnx import external_data_helper, numpy_helper
+from onnx import numpy_helper
 
 from modelpack.errors import UnsupportedOpsError
 from modelpack.lowering import ops as _ops  # fills the table  # noqa: F401
 from modelpack.lowering import registry
 from modelpack.lowering.context import Target
 from modelpack.lowering.graph import Evaluator, bodies, dense
-from modelpack.lowering.layout import permuted
+from modelpack.lowering.layout import channel_last, permuted
 from modelpack.lowering.value import Array, Value, Weights
 
 # Functions may be made of functions, but not for ever.
@@ -45,14 +45,15 @@ def prepare(model: onnx.ModelProto, target: Target, directory: Path | None = Non
     """Take a model apart and check that every op of it can be lowered.
 
     Args:
-        model: is left without its initializers.
+        model: stays as it is. Its constants are read when they are needed.
         target: what is to run the result.
         directory: where external data is, if it was not loaded with the model.
 
     Raises:
         UnsupportedOpsError: the message lists every op without a lowering, with its nodes.
     """
-    initializers = _take_initializers(model.graph, directory)
+    initializers = _initializers(model.graph, directory)
+    model = _without_initializers(model)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     model = _with_bodies_of_functions(model)
@@ -100,49 +101,61 @@ class Lowered(tf.Module):
         self._target = target
         self._channel_last = channel_last
         self._store = Weights()
-        self._functions: dict[Any, Any] = {}
-        # What tf.saved_model.save looks through: the list grows when a function is traced.
-        self.variables_ = self._store.variables
+        self._evaluator = Evaluator(prepared.opsets, target, self._store)
+        # Kept from one trace to the next, so that a further trace makes no further variables.
+        self._initializers = {
+            name: self._evaluator.constant(read) for name, read in prepared.initializers.items()
+        }
+        self.constants: tuple[Any, ...] = ()
 
     def function(self, specs: Sequence[tf.TensorSpec]) -> Any:
         """A ``tf.function`` of the graph's inputs in order; it returns a list of outputs."""
 
         def serve(*flat: Any) -> list[Any]:
-            return self(*flat)
+            results = self(*flat)
+            for info, result in zip(self._prepared.graph.output, results, strict=True):
+                if result is None or isinstance(result, list):
+                    raise UnsupportedOpsError(
+                        f"output '{info.name}' is a sequence or an optional, not a tensor"
+                    )
+            return results
 
         return tf.function(serve, input_signature=list(specs), autograph=False)
 
-    def __call__(self, *flat: Any) -> list[Any]:
-        """Evaluate the graph on tensors, in the order of its inputs."""
+    def __call__(self, *arguments: Any) -> list[Any]:
+        """Evaluate the graph.
+
+        Args:
+            arguments: by input of the graph a tensor, a list of them for a sequence, or None
+                for an optional without an element.
+
+        Returns:
+            the same for each output.
+        """
         prepared = self._prepared
-        evaluator = Evaluator(prepared.opsets, self._target, self._store)
-        constants = {name: evaluator.constant(read) for name, read in prepared.initializers.items()}
+        evaluator = self._evaluator
         inputs = [
-            evaluator.computable(self._entering(info.name, tensor))
-            for info, tensor in zip(graph_inputs(prepared), flat, strict=True)
+            _each(partial(self._entering, evaluator, info.name), argument)
+            for info, argument in zip(graph_inputs(prepared), arguments, strict=True)
         ]
         names = [info.name for info in graph_inputs(prepared)]
-        scope = {**constants, **dict(zip(names, inputs, strict=True))}
+        scope = {**self._initializers, **dict(zip(names, inputs, strict=True))}
         results = evaluator.run(_without_inputs(prepared.graph), [], scope)
+        # What tf.saved_model.save finds the variables by.
+        self.constants = tuple(self._store.variables)
         return [
-            self._leaving(info, value)
+            _each(partial(self._leaving, info), value)
             for info, value in zip(prepared.graph.output, results, strict=True)
         ]
 
-    def _entering(self, name: str, tensor: Any) -> Value:
-        if name not in self._channel_last:
-            return Value(tensor, weights=self._store)
-        rank = tensor.shape.rank
-        return Value(tensor, perm=(0, rank - 1, *range(1, rank - 1)), weights=self._store)
+    def _entering(self, evaluator: Evaluator, name: str, tensor: Any) -> Value:
+        perm = channel_last(tensor.shape.rank) if name in self._channel_last else None
+        return evaluator.computable(Value(tensor, perm=perm, weights=self._store))
 
-    def _leaving(self, info: onnx.ValueInfoProto, value: Any) -> Any:
-        if not isinstance(value, Value):
-            raise UnsupportedOpsError(
-                f"output '{info.name}' is a sequence or an optional, not a tensor"
-            )
+    def _leaving(self, info: onnx.ValueInfoProto, value: Value) -> Any:
         if info.name in self._channel_last:
             value = permuted(value, (0, *range(2, value.rank), 1))
-        declared = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+        declared = onnx.helper.tensor_dtype_to_np_dtype(_tensor_type(info.type).elem_type)
         tensor = value.tensor
         if tensor.dtype.is_floating and declared != tensor.dtype.as_numpy_dtype:
             tensor = tf.cast(tensor, declared)
@@ -154,6 +167,22 @@ def graph_inputs(prepared: Prepared) -> list[onnx.ValueInfoProto]:
     return [info for info in prepared.graph.input if info.name not in prepared.initializers]
 
 
+def _tensor_type(kind: onnx.TypeProto) -> onnx.TypeProto.Tensor:
+    """The type of a tensor, of a sequence's elements, or of what an optional may hold."""
+    if kind.HasField("sequence_type"):
+        return _tensor_type(kind.sequence_type.elem_type)
+    if kind.HasField("optional_type"):
+        return _tensor_type(kind.optional_type.elem_type)
+    return kind.tensor_type
+
+
+def _each(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to a tensor, or to every tensor of a sequence; None stays None."""
+    if isinstance(value, list):
+        return [_each(function, item) for item in value]
+    return None if value is None else function(value)
+
+
 def _without_inputs(graph: onnx.GraphProto) -> onnx.GraphProto:
     bare = onnx.GraphProto()
     bare.node.extend(graph.node)
@@ -161,29 +190,28 @@ def _without_inputs(graph: onnx.GraphProto) -> onnx.GraphProto:
     return bare
 
 
-def _take_initializers(
+def _initializers(
     graph: onnx.GraphProto, directory: Path | None
 ) -> dict[str, Callable[[], Array]]:
-    taken: dict[str, Callable[[], Array]] = {}
-    for tensor in graph.initializer:
-        copy = onnx.TensorProto()
-        copy.CopyFrom(tensor)
-        tensor.ClearField("raw_data")
-        taken[copy.name] = partial(_read, copy, directory)
+    base = "" if directory is None else str(directory)
+    found: dict[str, Callable[[], Array]] = {
+        tensor.name: partial(numpy_helper.to_array, tensor, base) for tensor in graph.initializer
+    }
     for sparse in graph.sparse_initializer:
-        taken[sparse.values.name] = partial(dense, sparse)
-    del graph.initializer[:]
-    del graph.sparse_initializer[:]
-    return taken
+        found[sparse.values.name] = partial(dense, sparse)
+    return found
 
 
-def _read(tensor: onnx.TensorProto, directory: Path | None) -> Array:
-    if directory is not None and external_data_helper.uses_external_data(tensor):
-        loaded = onnx.TensorProto()
-        loaded.CopyFrom(tensor)
-        external_data_helper.load_external_data_for_tensor(loaded, str(directory))
-        tensor = loaded
-    return numpy_helper.to_array(tensor)
+def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the initializers: onnx's tools cannot hold 2 GB of them."""
+    bare = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
+    )
+    graph = model.graph
+    bare.graph.name = graph.name
+    for field in ("node", "input", "output"):
+        getattr(bare.graph, field).extend(getattr(graph, field))
+    return bare
 
 
 def _with_bodies_of_functions(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -75,3 +75,10 @@ def bounds(value: Value) -> list[Size]:
         max(int(_INT32.min), min(int(_INT32.max), size)) if isinstance(size, int) else size
         for size in value.sizes()
     ]
+
+
+def by_axis(values: Sequence[Size], axes: Sequence[Size], rank: int, default: int) -> Any:
+    """A vector with an element for each axis: those of ``values`` for ``axes``, else a default."""
+    listed = tf.equal(pack(axes)[:, None] % rank, tf.range(rank)[None])
+    offsets = tf.where(listed, pack(values)[:, None] - default, 0)
+    return tf.reduce_sum(offsets, 0) + default

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from modelpack.errors import ConversionError
 
@@ -55,11 +56,13 @@ class Value:
         self.held = tensor
         self.perm = perm
         self._const = const
+        self._read: Callable[[], Array] | None = const if callable(const) else None
         self._known = known
         self._weights = weights
         # By graph and order: a tensor belongs to the graph (of a loop's body, say) that made it.
         self._cache: dict[Any, Any] = {}
-        self._arrays: dict[Perm | None, Array] = {}
+        self._variables: dict[Perm | None, Any] = {}
+        self._spec: Any = None
 
     def __repr__(self) -> str:
         kind = "const" if self.is_const else "tensor"
@@ -79,25 +82,32 @@ class Value:
             self._const = self._const()
         return self._const
 
+    def _meta(self) -> Any:
+        """Shape and dtype of the constant, which outlive its array."""
+        if self._spec is None:
+            const = self.const
+            assert const is not None
+            is_text = const.dtype.kind in "OUS"
+            self._spec = tf.TensorSpec(const.shape, tf.string if is_text else const.dtype)
+        return self._spec
+
     @property
     def known(self) -> Array | None:
         """Known elements as float64, NaN for unknown ones; None if nothing is known."""
-        const = self.const if self.is_const else None
-        if const is None:
+        if not self.is_const:
             return self._known
         # float64 holds every size and index below 2**53.
-        if const.dtype.kind not in "iub" or const.size > _KNOWN_LIMIT:
+        exact = self.dtype.is_integer or self.dtype.is_bool
+        if not exact or math.prod(self._meta().shape) > _KNOWN_LIMIT:
             return None
+        const = self.const
+        assert const is not None
         return const.astype(np.float64)
 
     @property
     def dtype(self) -> Any:
         """The ``tf.DType``."""
-        if self.held is not None:
-            return self.held.dtype
-        const = self.const
-        assert const is not None
-        return tf.string if const.dtype.kind in "OUS" else tf.as_dtype(const.dtype)
+        return self._meta().dtype if self.held is None else self.held.dtype
 
     @property
     def rank(self) -> int:
@@ -116,9 +126,7 @@ class Value:
             ConversionError: not even the rank is known.
         """
         if self.held is None:
-            const = self.const
-            assert const is not None
-            return const.shape
+            return tuple(self._meta().shape)
         if self.held.shape.rank is None:
             raise ConversionError("the rank of a tensor is not known, which lowering needs")
         sizes = self.held.shape.as_list()
@@ -144,23 +152,27 @@ class Value:
 
     def _make(self, perm: Perm | None) -> Any:
         if self.is_const:
-            array = self._ordered(perm)
-            return tf.constant(array) if self._weights is None else self._weights.tensor(array)
+            return self._constant_tensor(perm)
         identity = tuple(range(self.rank))
         logical_of_held = self.perm or identity
         wanted = np.argsort(perm) if perm is not None else identity
         order = [logical_of_held[axis] for axis in wanted]
         return _transpose(self.held, order)
 
-    def _ordered(self, perm: Perm | None) -> Array:
-        """The constant in the order of ``perm``: always the same array, so one variable."""
+    def _constant_tensor(self, perm: Perm | None) -> Any:
+        if perm in self._variables and not tf.executing_eagerly():
+            return self._variables[perm].read_value()
         const = self.const
         assert const is not None
-        if perm is None:
-            return const
-        if perm not in self._arrays:
-            self._arrays[perm] = const.transpose(np.argsort(perm))
-        return self._arrays[perm]
+        self._meta()
+        array = const if perm is None else const.transpose(np.argsort(perm))
+        if self._weights is None or not self._weights.keeps(array):
+            return tf.constant(array, self.dtype)
+        self._variables[perm] = self._weights.variable(array)
+        if self._read is not None:
+            # The variable has it now; whoever asks for the array again reads it again.
+            self._const = self._read
+        return self._variables[perm].read_value()
 
     def transposed(self, order: Sequence[int]) -> Any:
         """``transpose(logical, order)`` as a tensor; for a constant without any op at run time."""
@@ -208,9 +220,12 @@ class Value:
 
 
 class Weights:
-    """Makes tensors of constants: variables of a module where they are large.
+    """Makes variables of large constants.
 
     Variables are neither limited to the 2 GB of a graph nor copied when it is.
+
+    Attributes:
+        variables: every variable that was made.
     """
 
     # Below this, a variable costs more than the constant.
@@ -218,21 +233,21 @@ class Weights:
 
     def __init__(self) -> None:
         self.variables: list[Any] = []
-        self._by_array: dict[int, tuple[Array, Any]] = {}
 
-    def tensor(self, array: Array) -> Any:
-        """Return a tensor of an array, read from a variable if it is large."""
-        if tf.executing_eagerly() or array.nbytes < self._SMALLEST or array.dtype.kind in "OUS":
-            return tf.constant(array, tf.string if array.dtype.kind in "OUS" else None)
-        if id(array) not in self._by_array:
-            with tf.init_scope():
-                variable = tf.Variable(
-                    np.ascontiguousarray(array), trainable=False, name=f"w{len(self.variables)}"
-                )
-            self.variables.append(variable)
-            # Keeping the array keeps its id from being given to another one.
-            self._by_array[id(array)] = (array, variable)
-        return self._by_array[id(array)][1].read_value()
+    def keeps(self, array: Array) -> bool:
+        """Whether an array should be a variable: it is large, and a graph is being made."""
+        large = array.nbytes >= self._SMALLEST and array.dtype.kind not in "OUS"
+        return large and not tf.executing_eagerly()
+
+    def variable(self, array: Array) -> Any:
+        """A variable that holds an array."""
+        # tf.Variable() may be called in the first trace of a tf.function only.
+        with tf.init_scope():
+            variable = ResourceVariable(
+                np.ascontiguousarray(array), trainable=False, name=f"w{len(self.variables)}"
+            )
+        self.variables.append(variable)
+        return variable
 
 
 def _transpose(tensor: Any, order: Sequence[int]) -> Any:

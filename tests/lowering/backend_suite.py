@@ -64,7 +64,10 @@ def model_of(case: Any) -> onnx.ModelProto:
 def data_of(case: Any) -> list[tuple[list[Any], list[Any]]]:
     """Pairs of inputs and expected outputs."""
     if case.data_sets is not None:
-        return [(list(inputs), list(outputs)) for inputs, outputs in case.data_sets]
+        return [
+            ([_array(item) for item in inputs], [_array(item) for item in outputs])
+            for inputs, outputs in case.data_sets
+        ]
     model = model_of(case)
     pairs = []
     for directory in sorted(Path(case.model_dir).glob("test_data_set_*")):
@@ -74,6 +77,11 @@ def data_of(case: Any) -> list[tuple[list[Any], list[Any]]]:
             sides.append([_tensor(file) for file in files if file.exists()])
         pairs.append((sides[0], sides[1]))
     return pairs
+
+
+def _array(item: Any) -> Any:
+    """Data of dtypes that numpy lacks are protos in a case."""
+    return onnx.numpy_helper.to_array(item) if isinstance(item, onnx.TensorProto) else item
 
 
 def _tensor(file: Path) -> Any:
@@ -88,9 +96,19 @@ def check(case: Any, target: str) -> None:
         Exception: whatever conversion or running raised.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        run = RUNNERS[target](model_of(case), Path(scratch))
-        for inputs, expected in data_of(case):
-            compare(run(inputs), expected, case.rtol, case.atol)
+        data = data_of(case)
+        run = RUNNERS[target](model_of(case), Path(scratch), data[0][0] if data else None)
+        for inputs, expected in data:
+            compare(run(inputs), flattened(expected), case.rtol, case.atol)
+
+
+def flattened(values: list[Any]) -> list[Any]:
+    """Tensors of values in order: all of a sequence, none of an empty optional."""
+    flat: list[Any] = []
+    for value in values:
+        if value is not None:
+            flat += value if isinstance(value, list) else [value]
+    return flat
 
 
 def compare(actual: list[Any], expected: list[Any], rtol: float, atol: float) -> None:
@@ -125,65 +143,95 @@ def _compare_one(got: Any, want: Any, rtol: float, atol: float, where: str) -> N
 # --- targets -------------------------------------------------------------------------------
 
 
-def _lowered(model: onnx.ModelProto, target: Any, directory: Path) -> list[str]:
-    """Save the lowered model with outputs ``out_<i>``; return the names of its arguments."""
+def _lowered(
+    model: onnx.ModelProto, target: Any, directory: Path, sample: list[Any] | None
+) -> tuple[list[str], list[str]]:
+    """Save the lowered model; return the names of its arguments and of its results.
+
+    Args:
+        sample: inputs of one run, without which a graph may have no inputs but tensors. They
+            give sequences their lengths, and optionals their being there.
+    """
     import tensorflow as tf
 
     from modelpack.lowering.model import Lowered, graph_inputs, prepare
 
     prepared = prepare(model, target)
-    specs = [_spec(info, f"in_{i}") for i, info in enumerate(graph_inputs(prepared))]
+    infos = graph_inputs(prepared)
+    given = [None] * len(infos) if sample is None else sample
+    nested = [
+        _specs(info.type, value, f"in_{i}")
+        for i, (info, value) in enumerate(zip(infos, given, strict=True))
+    ]
+    specs = flattened(nested)
     module = Lowered(prepared, target)
-    function = module.function(specs)
+    results: list[str] = []
 
     def serve(*flat: Any) -> dict[str, Any]:
-        return {f"out_{i}": result for i, result in enumerate(function(*flat))}
+        answer = flattened(module(*_like(nested, list(flat))))
+        results[:] = [f"out_{i}" for i in range(len(answer))]
+        return dict(zip(results, answer, strict=True))
 
     concrete = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     tf.saved_model.save(module, str(directory), signatures={"serving_default": concrete})
-    return [spec.name for spec in specs]
+    return [spec.name for spec in specs], results
 
 
-def _spec(info: onnx.ValueInfoProto, name: str) -> Any:
+def _like(nested: list[Any], flat: list[Any]) -> list[Any]:
+    """The inverse of `flattened`, in the form of ``nested``."""
+    items = iter(flat)
+    return [
+        [next(items) for _ in value] if isinstance(value, list) else value and next(items)
+        for value in nested
+    ]
+
+
+def _specs(kind: onnx.TypeProto, sample: Any, name: str) -> Any:
+    """A spec; a list of them for a sequence as long as the sample; None for an empty optional."""
     import tensorflow as tf
 
-    if not info.type.HasField("tensor_type"):
-        raise ValueError(f"input '{info.name}' is no tensor")
-    tensor = info.type.tensor_type
+    if kind.HasField("optional_type"):
+        return None if sample is None else _specs(kind.optional_type.elem_type, sample, name)
+    if kind.HasField("sequence_type"):
+        element = kind.sequence_type.elem_type
+        return [_specs(element, item, f"{name}_{i}") for i, item in enumerate(sample)]
+    tensor = kind.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    shape = None
+    shape = None if sample is None else [None] * np.ndim(sample)
     if tensor.HasField("shape"):
         shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     return tf.TensorSpec(shape, tf.string if dtype == np.object_ else tf.as_dtype(dtype), name=name)
 
 
-def _savedmodel(model: onnx.ModelProto, scratch: Path) -> Callable[[list[Any]], list[Any]]:
+def _savedmodel(
+    model: onnx.ModelProto, scratch: Path, sample: list[Any] | None = None
+) -> Callable[[list[Any]], list[Any]]:
     import tensorflow as tf
 
     from modelpack.lowering.context import Target
 
-    count = len(model.graph.output)
-    names = _lowered(model, Target.SAVEDMODEL, scratch / "saved")
+    names, results = _lowered(model, Target.SAVEDMODEL, scratch / "saved", sample)
     loaded = tf.saved_model.load(str(scratch / "saved"))
     function = loaded.signatures["serving_default"]
 
     def run(inputs: list[Any]) -> list[Any]:
-        feed = {name: tf.constant(array) for name, array in zip(names, inputs, strict=True)}
+        feed = {name: tf.constant(array) for name, array in zip(names, flattened(inputs), strict=True)}
         answer = function(**feed)
         run.owner = loaded  # the function does not keep its variables alive
-        return [answer[f"out_{i}"].numpy() for i in range(count)]
+        return [answer[name].numpy() for name in results]
 
     return run
 
 
-def _tflite(model: onnx.ModelProto, scratch: Path) -> Callable[[list[Any]], list[Any]]:
+def _tflite(
+    model: onnx.ModelProto, scratch: Path, sample: list[Any] | None = None
+) -> Callable[[list[Any]], list[Any]]:
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
     from modelpack.lowering.context import Target
 
-    count = len(model.graph.output)
-    names = _lowered(model, Target.TFLITE, scratch / "saved")
+    names, results = _lowered(model, Target.TFLITE, scratch / "saved", sample)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "saved"))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     interpreter = Interpreter(model_content=converter.convert(), num_threads=1)
@@ -193,11 +241,11 @@ def _tflite(model: onnx.ModelProto, scratch: Path) -> Callable[[list[Any]], list
     def run(inputs: list[Any]) -> list[Any]:
         feed = {
             name: np.array(array, order="C")  # keeps scalars scalars
-            for name, array in zip(names, inputs, strict=True)
+            for name, array in zip(names, flattened(inputs), strict=True)
             if name in kept  # the converter drops inputs that nothing reads
         }
         answer = signature(**feed)
-        return [answer[f"out_{i}"] for i in range(count)]
+        return [answer[name] for name in results]
 
     return run
 

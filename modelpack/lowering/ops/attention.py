@@ -44,40 +44,47 @@ class Masking:
         """Whether a query may see no key at all."""
         return self.mask is not None or self.lengths is not None or self.left >= 0
 
-    def bias(self, queries: Size, keys: Size, dtype: Any) -> Any | None:
-        """What to add to the scores, broadcasting to (batch, heads, queries, keys)."""
-        terms = []
-        if self.mask is not None:
-            terms.append(self._given(self.mask, keys, dtype))
+    def seen(self, queries: Size, keys: Size) -> Any | None:
+        """Boolean, broadcasting to (batch, heads, queries, keys); None if all are seen."""
+        seen = []
+        if self.mask is not None and self.mask.dtype.is_bool:
+            seen.append(self._as_long_as(keys, self.mask.tensor, False))
         if self.lengths is not None or self.left >= 0 or self.right >= 0:
-            terms.append(_hiding(self._visible(queries, keys), dtype))
-        return sum(terms[1:], terms[0]) if terms else None
+            seen.append(self._near(queries, keys))
+        return tf.logical_and(*seen) if len(seen) == 2 else next(iter(seen), None)
 
-    def _given(self, mask: Value, keys: Size, dtype: Any) -> Any:
-        tensor = mask.tensor
-        bias = _hiding(tensor, dtype) if mask.dtype.is_bool else tf.cast(tensor, dtype)
-        length = mask.dims()[-1]
+    def added(self, keys: Size, dtype: Any) -> Any | None:
+        """Numbers to add to the scores."""
+        if self.mask is None or self.mask.dtype.is_bool:
+            return None
+        return self._as_long_as(keys, tf.cast(self.mask.tensor, dtype), -np.inf)
+
+    def _as_long_as(self, keys: Size, tensor: Any, filler: Any) -> Any:
+        length = Value(tensor).dims()[-1]
         if not self.pads or (isinstance(length, int) and isinstance(keys, int) and length == keys):
-            return bias
-        pads = sizes.pack([*[0] * (2 * mask.rank - 1), keys - length])
-        padded = tf.pad(bias, tf.reshape(pads, [mask.rank, 2]), constant_values=-np.inf)
-        padded.set_shape([*bias.shape[:-1], *sizes.static([keys])])
+            return tensor
+        rank = tensor.shape.rank
+        pads = tf.reshape(sizes.pack([*[0] * (2 * rank - 1), keys - length]), [rank, 2])
+        padded = (
+            tf.cast(tf.pad(tf.cast(tensor, tf.int32), pads), tf.bool)  # LiteRT pads no booleans
+            if tensor.dtype.is_bool
+            else tf.pad(tensor, pads, constant_values=filler)
+        )
+        padded.set_shape([*tensor.shape[:-1], *sizes.static([keys])])
         return padded
 
-    def _visible(self, queries: Size, keys: Size) -> Any:
-        """Boolean, (queries, keys) or (batch, 1, queries, keys)."""
-        small = all(isinstance(n, int) for n in (queries, keys))
-        small = small and queries * keys <= _LARGEST_CONSTANT
-        span = np.arange if small else tf.range
+    def _near(self, queries: Size, keys: Size) -> Any:
+        """Which keys are no padding and in reach: (queries, keys) or (batch, 1, queries, keys)."""
+        small = all(isinstance(size, int) for size in (queries, keys))
+        span = np.arange if small and queries * keys <= _LARGEST_CONSTANT else tf.range
         position, key = span(queries)[:, None], span(keys)[None, :]
         seen: Any = key >= 0
         if self.lengths is None:
             position = position + self.past
         else:
             lengths = tf.cast(self.lengths.tensor, tf.int32)[:, None, None, None]
-            position = lengths - queries + tf.cast(position, tf.int32)
-            key = tf.cast(key, tf.int32)
-            seen = key < lengths
+            position = tf.cast(position, tf.int32) + (lengths - queries)
+            seen = tf.cast(key, tf.int32) < lengths
         if self.right >= 0:
             seen = seen & (key <= position + self.right)
         if self.left >= 0:
@@ -234,27 +241,29 @@ def attend(
     ctx: Context, q: Any, k: Any, v: Any, masking: Masking, scoring: Scoring
 ) -> tuple[Any, Any | None]:
     """The weighted sums of values, and the scores that ``scoring.shown`` names if wanted."""
-    stages = []
-    q_dims, k_dims = Value(q).dims(), Value(k).dims()
-    factor = 1 / _sqrt(q_dims[3]) if not scoring.scale else scoring.scale
-    scores = _per_group(q * tf.cast(factor, q.dtype), k, True)
-    stages.append(scores)
-    if scoring.softcap:
-        scores = tf.tanh(scores / scoring.softcap) * scoring.softcap
-    stages.append(scores)
-    bias = masking.bias(q_dims[2], k_dims[2], scores.dtype)
-    if bias is not None:
-        scores = scores + bias
-    stages.append(scores)
-    weights = _softmax(ctx, scores, scoring.precision)
+    queries, keys = Value(q).dims()[2], Value(k).dims()[2]
+    raw = _scores(q, k, scoring.scale)
+    capped = tf.tanh(raw / scoring.softcap) * scoring.softcap if scoring.softcap else raw
+    seen, added = masking.seen(queries, keys), masking.added(keys, q.dtype)
+    biased = capped if added is None else capped + added
+    if seen is not None:
+        biased = biased + _hiding(seen, q.dtype)
+    weights = _softmax(ctx, biased, scoring.precision)
     result = _per_group(weights, tf.cast(v, weights.dtype), False)
-    hidden = _hidden(bias) if bias is not None and masking.may_hide_all else None
-    if hidden is not None:
-        result = _zero_where(hidden, result)
-    if len(ctx.outputs) < 4 or not ctx.outputs[3]:
-        return result, None
-    stages.append(weights if hidden is None else _zero_where(hidden, weights))
-    return result, stages[scoring.shown]
+    if masking.may_hide_all:
+        hidden = _hidden(ctx, seen, added)
+        weights, result = _zero_where(hidden, weights), _zero_where(hidden, result)
+    wanted = len(ctx.outputs) > 3 and ctx.outputs[3]
+    return result, (raw, capped, biased, weights)[scoring.shown] if wanted else None
+
+
+def _scores(q: Any, k: Any, scale: float | None) -> Any:
+    """The scale is shared out between the factors where their product could overflow."""
+    factor = scale or 1 / _sqrt(Value(q).dims()[3])
+    if q.dtype.size > 2:
+        return _per_group(q * tf.cast(factor, q.dtype), k, True)
+    root = tf.cast(factor**0.5, q.dtype)
+    return _per_group(q * root, k * root, True)
 
 
 def _sqrt(size: Size) -> Any:
@@ -289,9 +298,13 @@ def _hiding(visible: Any, dtype: Any) -> Any:
     return tf.where(visible, tf.constant(0, dtype), tf.constant(-np.inf, dtype))
 
 
-def _hidden(bias: Any) -> Any:
+def _hidden(ctx: Context, seen: Any | None, added: Any | None) -> Any:
     """Whether a query sees no key: the softmax of its scores is no number."""
-    return tf.equal(tf.reduce_max(bias, -1, keepdims=True), tf.constant(-np.inf, bias.dtype))
+    if added is not None:
+        # The converter writes -inf as the lowest finite number, which roots tell from it.
+        finite = tf.sqrt(tf.abs(added)) < 1e20 if ctx.builtin_only else added > -np.inf
+        seen = finite if seen is None else tf.logical_and(seen, finite)
+    return tf.logical_not(tf.reduce_any(seen, -1, keepdims=True))
 
 
 def _zero_where(condition: Any, x: Any) -> Any:

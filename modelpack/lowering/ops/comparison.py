@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
 
 from modelpack.lowering.context import Context
-from modelpack.lowering.dtypes import built_in
+from modelpack.lowering.dtypes import built_in, ordered
 from modelpack.lowering.layout import elementwise
 from modelpack.lowering.registry import lowers
+
+_FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
 
 
 @lowers("Equal", 7, 11, 13, 19)
@@ -21,25 +24,25 @@ def equal(ctx: Context, a: Any, b: Any) -> Any:
 @lowers("Less", 7, 9, 13)
 @elementwise
 def less(ctx: Context, a: Any, b: Any) -> Any:
-    return built_in(ctx, tf.less, a, b)
+    return ordered(ctx, tf.less, a, b)
 
 
 @lowers("Greater", 7, 9, 13)
 @elementwise
 def greater(ctx: Context, a: Any, b: Any) -> Any:
-    return built_in(ctx, tf.greater, a, b)
+    return ordered(ctx, tf.greater, a, b)
 
 
 @lowers("LessOrEqual", 12, 16)
 @elementwise
-def less_equal(ctx: Context, a: Any, b: Any) -> Any:
-    return built_in(ctx, tf.less_equal, a, b)
+def less_or_equal(ctx: Context, a: Any, b: Any) -> Any:
+    return ordered(ctx, tf.less_equal, a, b)
 
 
 @lowers("GreaterOrEqual", 12, 16)
 @elementwise
-def greater_equal(ctx: Context, a: Any, b: Any) -> Any:
-    return built_in(ctx, tf.greater_equal, a, b)
+def greater_or_equal(ctx: Context, a: Any, b: Any) -> Any:
+    return ordered(ctx, tf.greater_equal, a, b)
 
 
 @lowers("And", 7)
@@ -68,5 +71,28 @@ def logical_not(x: Any) -> Any:
 
 @lowers("Where", 9, 16)
 @elementwise
-def where(condition: Any, x: Any, y: Any) -> Any:
-    return tf.where(condition, x, y)
+def where(ctx: Context, condition: Any, x: Any, y: Any) -> Any:
+    if x.dtype in {tf.bool, tf.string}:
+        return tf.where(condition, x, y)
+    return built_in(ctx, lambda x, y: tf.where(condition, x, y), x, y)
+
+
+@lowers("IsNaN", 9, 13, 20)
+@elementwise
+def is_nan(x: Any) -> Any:
+    return tf.math.is_nan(_computable(x))
+
+
+@lowers("IsInf", 10, 20)
+@elementwise
+def is_infinite(x: Any, *, detect_negative: int = 1, detect_positive: int = 1) -> Any:
+    x = _computable(x)
+    if detect_negative and detect_positive:
+        return tf.math.is_inf(x)
+    if not detect_negative and not detect_positive:
+        return tf.zeros_like(x, tf.bool)
+    return tf.equal(x, tf.constant(math.inf if detect_positive else -math.inf, x.dtype))
+
+
+def _computable(x: Any) -> Any:
+    return tf.cast(x, tf.float32) if x.dtype.name in _FLOAT8 else x

@@ -143,7 +143,8 @@ def forest(nodes: Nodes, width: int, dtype: Any) -> Forest:
     equal = np.flatnonzero(branch & (below == above) & (at != below))
     extra = len(branch) + np.arange(len(equal))
     feature = np.append(nodes.feature, nodes.feature[equal])
-    threshold = np.append(nodes.threshold, nodes.threshold[equal])
+    # The same rounding as that of features from float64 keeps what is equal equal.
+    threshold = np.append(nodes.threshold, nodes.threshold[equal]).astype(dtype)
     branch = np.append(branch, np.ones(len(equal), np.bool_))
     inner = at[equal]
     above, missing = np.append(above, inner), np.append(missing, inner)
@@ -153,7 +154,7 @@ def forest(nodes: Nodes, width: int, dtype: Any) -> Forest:
 
     # NaN must be where the comparison is false: if it goes below, test for above instead.
     negated = branch & (missing != above)
-    limit = _greatest(np.where(negated, -threshold, threshold), (below == at) ^ negated, dtype)
+    limit = _greatest(np.where(negated, -threshold, threshold), (below == at) ^ negated)
     return _placed(
         np.where(branch, feature + width * negated, 0),
         np.where(branch, limit, dtype(np.nan)),
@@ -189,18 +190,17 @@ def _depth(branch: Array, sides: tuple[Array, Array], roots: Array) -> int:
     return depth
 
 
-def _greatest(threshold: Array, inclusive: Array, dtype: Any) -> Array:
+def _greatest(threshold: Array, inclusive: Array) -> Array:
     """The greatest number for which ``x <= number`` says what ``x <= t`` (or ``x < t``) does.
 
-    A float64 threshold need not be a float32: it is rounded to the side that keeps the answer
-    for every x. Numbers next to zero are normal ones, as kernels may take others for zero.
+    Next to zero it is a normal number, as kernels may take others for zero.
     """
-    near = threshold.astype(dtype)
-    down = np.nextafter(near, dtype(-np.inf))
+    dtype = threshold.dtype.type
     tiny = np.finfo(dtype).tiny
+    down = np.nextafter(threshold, dtype(-np.inf))
     down = np.where(np.abs(down) < tiny, np.where(down < 0, -tiny, dtype(0)), down)
-    down = np.where(near == -np.inf, dtype(np.nan), down)  # nothing is below it
-    return np.where(np.where(inclusive, near > threshold, near >= threshold), down, near)
+    down = np.where(threshold == -np.inf, dtype(np.nan), down)  # nothing is below it
+    return np.where(inclusive, threshold, down)
 
 
 def walk(ctx: Context, trees: Forest, x: Any) -> Any:

@@ -77,9 +77,13 @@ def _pad(ctx: Context, x: Value, edges: _Edges, mode: str, fill: Any) -> Value:
     if mode == "reflect" and _mirrors(tensor, edges):
         return x.like(moved(ctx, lambda t: tf.pad(t, edges, "REFLECT"), tensor, kernel=_MIRRORED))
     for axis, (low, high) in enumerate(edges):
-        if (low, high) != (0, 0):
+        if not _is_none((low, high)):
             tensor = _from_itself(ctx, tensor, axis, low, high, mode)
     return x.like(tensor)
+
+
+def _is_none(edge: tuple[Size, Size]) -> bool:
+    return sizes.is_static(edge) and edge == (0, 0)
 
 
 def _positive(amount: Size) -> Size:
@@ -102,7 +106,7 @@ _MIRRORED = (tf.float32, tf.int32, tf.int64, tf.int16, tf.int8, tf.uint8)
 
 
 def _constant(ctx: Context, tensor: Any, edges: _Edges, fill: Any) -> Any:
-    if not edges or all(edge == (0, 0) for edge in edges):
+    if not edges or all(_is_none(edge) for edge in edges):
         return tensor
     amounts = tf.stack([sizes.pack(edge) for edge in edges])
     if sizes.is_static([amount for edge in edges for amount in edge]):
@@ -122,7 +126,8 @@ def _sum(size: int | None, low: Size, high: Size) -> int | None:
 def _mirrors(tensor: Any, edges: _Edges) -> bool:
     """Whether all amounts are known to be less than the sizes: what the kernel takes."""
     return all(
-        edge == (0, 0) or (sizes.is_static(edge) and size is not None and max(edge) < size)
+        _is_none(edge)
+        or (sizes.is_static(edge) and size is not None and max(edge) < size)
         for size, edge in zip(tensor.shape, edges, strict=True)
     )
 

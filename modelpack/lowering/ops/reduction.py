@@ -94,22 +94,22 @@ def _prod(x: Any, axes: Any, keepdims: bool) -> Any:
 def _max(x: Any, axes: Any, keepdims: bool) -> Any:
     if x.dtype.is_bool:
         return tf.reduce_any(x, axes, keepdims)
-    return _or_of_nothing(tf.reduce_max, -np.inf, x, axes, keepdims)
+    if _empty_of_reals(x):
+        return tf.math.log(tf.reduce_sum(x, axes, keepdims))
+    return tf.reduce_max(x, axes, keepdims)
 
 
 def _min(x: Any, axes: Any, keepdims: bool) -> Any:
     if x.dtype.is_bool:
         return tf.reduce_all(x, axes, keepdims)
-    return _or_of_nothing(tf.reduce_min, np.inf, x, axes, keepdims)
+    if _empty_of_reals(x):
+        return -tf.math.log(tf.reduce_sum(x, axes, keepdims))
+    return tf.reduce_min(x, axes, keepdims)
 
 
-def _or_of_nothing(
-    function: Callable[..., Any], limit: float, x: Any, axes: Any, keepdims: bool
-) -> Any:
-    """LiteRT's kernels give the largest finite number for the extremum of nothing."""
-    if x.dtype.is_floating and 0 in x.shape:
-        return tf.zeros_like(tf.reduce_sum(x, axes, keepdims)) + limit
-    return function(x, axes, keepdims)
+def _empty_of_reals(x: Any) -> bool:
+    """Its extremum is infinite, ``log(0)``: LiteRT's kernels, and constants, would be finite."""
+    return x.dtype.is_floating and 0 in x.shape
 
 
 def _l1(x: Any, axes: Any, keepdims: bool) -> Any:

@@ -1,0 +1,65 @@
+"""Choosing elements: by a mask, by a condition, by position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from modelpack.lowering import sizes
+from modelpack.lowering.context import Context
+from modelpack.lowering.indices import positive
+from modelpack.lowering.moving import moved
+from modelpack.lowering.registry import lowers
+from modelpack.lowering.value import Value
+
+
+@lowers("Trilu", 14)
+def trilu(ctx: Context, x: Value, k: Value | None = None, *, upper: int = 1) -> Any:
+    diagonal = 0 if k is None else k.sizes()[0]
+    rows, columns = x.dims()[-2:]
+    if sizes.is_static([rows, columns, diagonal]):
+        distance: Any = np.arange(columns)[None] - np.arange(rows)[:, None]
+    else:
+        distance = tf.range(columns)[None] - tf.range(rows)[:, None]
+    kept = distance >= diagonal if upper else distance <= diagonal
+    return moved(ctx, lambda t: tf.where(kept, t, tf.zeros([], t.dtype)), x.tensor)
+
+
+@lowers("OneHot", 9, 11, 28)
+def one_hot(ctx: Context, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Any:
+    count = depth.sizes()[0]
+    chosen = positive(tf.cast(indices.tensor, tf.int32), count)
+    axis = axis % (indices.rank + 1)
+
+    def one_hot_of(values: Any) -> Any:
+        return tf.one_hot(chosen, count, values[1], values[0], axis)
+
+    result = moved(ctx, one_hot_of, values.tensor)
+    shape = list(indices.shape)
+    return sizes.shaped(result, [*shape[:axis], *sizes.static([count]), *shape[axis:]])
+
+
+@lowers("NonZero", 9, 13)
+def non_zero(ctx: Context, x: Value) -> Any:
+    held = x.tensor
+    mask = held if held.dtype.is_bool else moved(ctx, _is_not_zero, held, kernel=_COMPARED)
+    return tf.transpose(tf.where(mask))
+
+
+_COMPARED = (tf.float32, tf.int32, tf.int64, tf.int8, tf.uint8)
+
+
+def _is_not_zero(x: Any) -> Any:
+    return tf.not_equal(x, tf.zeros([], x.dtype))
+
+
+@lowers("Compress", 9, 11, 28)
+def compress(ctx: Context, x: Value, condition: Value, *, axis: int | None = None) -> Value:
+    chosen = tf.reshape(tf.where(condition.tensor), [-1])
+    if axis is None:
+        flat = sizes.reshape(x.tensor, [-1])
+        return Value(moved(ctx, lambda t: tf.gather(t, chosen), flat))
+    held = x.axis(axis)
+    return x.like(moved(ctx, lambda t: tf.gather(t, chosen, axis=held), x.physical(x.perm)))

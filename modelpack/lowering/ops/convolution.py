@@ -1,0 +1,147 @@
+"""Convolution in one, two and three dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from modelpack.lowering import sizes
+from modelpack.lowering.context import Context
+from modelpack.lowering.layout import from_channel_last, to_channel_last
+from modelpack.lowering.registry import lowers
+from modelpack.lowering.value import Value
+from modelpack.lowering.windows import Window, arranged
+
+
+@lowers("Conv", 1, 11, 22)
+def conv(
+    ctx: Context,
+    x: Value,
+    w: Value,
+    b: Value | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] | None = None,
+    group: int = 1,
+    kernel_shape: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Value:
+    kernel = kernel_sizes(ctx, w, kernel_shape)
+    window = Window.of(kernel, strides, pads, auto_pad, dilations)
+    return convolved(ctx, x, w, b, window, group)
+
+
+def kernel_sizes(ctx: Context, w: Value, kernel_shape: Sequence[int] | None) -> list[int]:
+    """Spatial sizes of a kernel of ONNX's order: its own, or what the node says of them."""
+    own: list[int | None] = list(w.shape[2:])
+    if None in own:
+        own = list(kernel_shape or own)
+    if None in own:
+        raise ctx.refuse("the size of the kernel is not known before it runs")
+    return [size for size in own if size is not None]
+
+
+def convolved(
+    ctx: Context, x: Value, w: Value, b: Value | None, window: Window, group: int
+) -> Value:
+    """Convolve with a kernel of the order (out, in / group, spatial...)."""
+    if window.rank not in {1, 2, 3}:
+        raise ctx.refuse(f"convolution over {window.rank} spatial axes")
+    tensor = to_channel_last(x)
+    if None not in w.shape[:2]:
+        tensor = _with_channels(tensor, w.shape[1] * group)
+    if window.rank == 3:
+        return from_channel_last(_with_bias(_convolved_3d(tensor, w, window, group), b))
+    if window.rank == 2:
+        return from_channel_last(_with_bias(_convolved_2d(ctx, tensor, w, window, group), b))
+    flat = tf.expand_dims(tensor, 1)
+    w = reshaped(w, [*w.dims()[:2], 1, w.dims()[2]])
+    result = _with_bias(_convolved_2d(ctx, flat, w, window.along([None, 0]), group), b)
+    return from_channel_last(tf.squeeze(result, 1))
+
+
+def _with_channels(tensor: Any, channels: int) -> Any:
+    if tensor.shape[-1] is None:
+        tensor = tf.ensure_shape(tensor, [*tensor.shape[:-1], channels])
+    return tensor
+
+
+def _with_bias(tensor: Any, b: Value | None) -> Any:
+    return tensor if b is None else tf.nn.bias_add(tensor, b.tensor)
+
+
+def _convolved_2d(ctx: Context, tensor: Any, w: Value, window: Window, group: int) -> Any:
+    tensor, padding = arranged(tensor, window.spans(_spatial(tensor)))
+    if group > 1 and w.shape[1] == 1 and _has_depthwise_kernel(ctx, window):
+        return tf.raw_ops.DepthwiseConv2dNative(
+            input=tensor,
+            filter=_depthwise(w, group),
+            strides=[1, *window.strides, 1],
+            padding=padding,
+            dilations=[1, *window.dilations, 1],
+        )
+    # Groups follow from the shapes: the kernel has a fraction of the input's channels.
+    kernel = w.transposed((2, 3, 1, 0))
+    return tf.nn.conv2d(tensor, kernel, window.strides, padding, dilations=window.dilations)
+
+
+def _has_depthwise_kernel(ctx: Context, window: Window) -> bool:
+    """TensorFlow's own kernel has one stride for all axes and no dilations; LiteRT's has all."""
+    return ctx.builtin_only or (len(set(window.strides)) == 1 and not window.is_dilated)
+
+
+def _depthwise(w: Value, channels: int) -> Any:
+    """A kernel (channels * m, 1, H, W) in the order (H, W, channels, m)."""
+    multiplier = -1 if w.shape[0] is None else w.shape[0] // channels
+    if multiplier == 1:
+        return w.transposed((2, 3, 0, 1))
+    return reshaped(w, [channels, multiplier, *w.dims()[2:]]).transposed((2, 3, 0, 1))
+
+
+def _convolved_3d(tensor: Any, w: Value, window: Window, group: int) -> Any:
+    tensor, padding = arranged(tensor, window.spans(_spatial(tensor)))
+    kernel = dilated(w.transposed((2, 3, 4, 1, 0)), window.dilations)
+    strides = [1, *window.strides, 1]
+    # No kernel knows groups here.
+    parts = [
+        tf.nn.conv3d(part, weights, strides, padding)
+        for part, weights in zip(split(tensor, group, -1), split(kernel, group, -1), strict=True)
+    ]
+    return parts[0] if group == 1 else tf.concat(parts, -1)
+
+
+def split(tensor: Any, count: int, axis: int) -> list[Any]:
+    """Equal parts along an axis."""
+    return [tensor] if count == 1 else list(tf.split(tensor, count, axis))
+
+
+def dilated(tensor: Any, dilations: Sequence[int], first_axis: int = 0) -> Any:
+    """A tensor with zeros between its elements, along axes from ``first_axis`` on."""
+    for axis, dilation in enumerate(dilations, first_axis):
+        size = tensor.shape[axis]
+        if dilation == 1 or size == 1:
+            continue
+        dims = Value(tensor).dims()
+        spread = [[0, 0]] * (tensor.shape.rank + 1)
+        spread[axis + 1] = [0, dilation - 1]
+        spaced = tf.pad(tf.expand_dims(tensor, axis + 1), spread)
+        long = sizes.reshape(spaced, [*dims[:axis], dims[axis] * dilation, *dims[axis + 1 :]])
+        index = [slice(None)] * axis + [slice(None, 1 - dilation)]
+        tensor = long[tuple(index)]
+    return tensor
+
+
+def reshaped(value: Value, shape: Sequence[Any]) -> Value:
+    """A value reshaped; a constant stays one."""
+    if value.is_const:
+        const = value.const
+        assert const is not None
+        return Value(const=const.reshape([int(size) for size in shape]), weights=value._weights)
+    return Value(sizes.reshape(value.tensor, shape))
+
+
+def _spatial(tensor: Any) -> list[Any]:
+    return Value(tensor).dims()[1:-1]
