@@ -7,9 +7,7 @@ otherwise whole branches would be multiplied by zero and a wrong lowering of the
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-_TORCHVISION_OPS = """nms qnms roi_align _roi_align_backward ps_roi_align _ps_roi_align_backward
-roi_pool _roi_pool_backward ps_roi_pool _ps_roi_pool_backward qroi_align deform_conv2d
-_deform_conv2d_backward box_iou_rotated""".split()
+_TORCHVISION_OPS = (
+    "nms", "qnms", "roi_align", "_roi_align_backward", "ps_roi_align", "_ps_roi_align_backward",
+    "roi_pool", "_roi_pool_backward", "ps_roi_pool", "_ps_roi_pool_backward", "qroi_align",
+    "deform_conv2d", "_deform_conv2d_backward", "box_iou_rotated",
+)  # fmt: skip
 
 
 def _declare_torchvision_ops() -> torch.library.Library:
@@ -86,6 +86,8 @@ def _measure_statistics(model: nn.Module, architecture: Architecture) -> None:
     if not norms:
         return
     for norm in norms:
+        # Without shifts the gradient grows exponentially with depth, and so do rounding errors.
+        norm.bias.data.normal_(1.0, 0.5)
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()

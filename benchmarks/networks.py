@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -91,7 +90,7 @@ def make_one(work: Path, name: str) -> None:
         cases.update({f"{number}_out_{i}": array for i, array in enumerate(answer)})
     folder = work / "onnx"
     folder.mkdir(parents=True, exist_ok=True)
-    _export(name, model, folder / f"{name}.onnx")
+    export(name, model, folder / f"{name}.onnx")
     np.savez(folder / f"{name}.npz", sensitivity=_sensitivity(name, model), **cases)
 
 
@@ -115,18 +114,17 @@ def _sensitivity(name: str, model: Any) -> float:
     return min(changes)
 
 
-def _export(name: str, model: Any, path: Path) -> None:
+def export(name: str, model: Any, path: Path) -> None:
     import torch
     from architectures import TABLE, feed
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     inputs = TABLE[name].inputs
     dynamic = tuple(
-        {axis: dim for axis, dim in enumerate(item.dims) if isinstance(dim, str)}
-        for item in inputs
+        {axis: dim for axis, dim in enumerate(item.dims) if isinstance(dim, str)} for item in inputs
     )
 
-    def export() -> None:
+    def write() -> None:
         program = torch.onnx.export(
             model,
             feed(name, _EXPORT_SIZES, seed=0),
@@ -138,11 +136,11 @@ def _export(name: str, model: Any, path: Path) -> None:
         program.save(path)
 
     try:
-        export()
+        write()
     except torch.onnx.errors.OnnxExporterError:
         # PyTorch cannot decompose some fused attention kernels.
         with sdpa_kernel(SDPBackend.MATH):
-            export()
+            write()
 
 
 def _is_variadic(model: Any) -> bool:
@@ -172,7 +170,8 @@ def check_one(work: Path, name: str, target: str) -> None:
     """Convert a network, run the artifact, write down what came out."""
     import onnx
 
-    model = onnx.load(work / "onnx" / f"{name}.onnx")
+    source = work / "onnx" / f"{name}.onnx"
+    model = onnx.load(source)
     outputs = len(model.graph.output)
     nodes = len(model.graph.node)
     folder = work / target
@@ -186,6 +185,7 @@ def check_one(work: Path, name: str, target: str) -> None:
     result = {
         "nodes": nodes,
         "errors": errors,
+        "onnxruntime": max(_error(run_onnx(source), cases, i, outputs) for i in range(len(SIZES))),
         "sensitivity": float(cases["sensitivity"]),
         "seconds": round(seconds, 1),
         "mib": round(_bytes(artifact) / 2**20, 2),
@@ -231,6 +231,20 @@ def _spec(info: Any, name: str) -> Any:
     tensor = info.type.tensor_type
     shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     return tf.TensorSpec(shape, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), name)
+
+
+def run_onnx(path: Path) -> Any:
+    """Load an ONNX file and return a function of inputs ``in_<i>``."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [item.name for item in session.get_inputs()]
+
+    def run(feed: Mapping[str, Any]) -> Mapping[str, Any]:
+        results = session.run(None, {name: feed[f"in_{i}"] for i, name in enumerate(names)})
+        return {f"out_{i}": result for i, result in enumerate(results)}
+
+    return run
 
 
 def run_savedmodel(path: Path) -> Any:
@@ -361,22 +375,32 @@ def table(work: Path) -> str:
     """A Markdown table of all results."""
     from architectures import TABLE
 
-    head = ["network", "kind", "nodes", "SavedModel", "TFLite", "transposes", "MiB", "MiB"]
+    head = ["network", "kind", "nodes", "ONNX Runtime", "SavedModel", "TFLite", "transposes"]
+    head += ["SavedModel MiB", "TFLite MiB"]
     rows = [head, ["---"] * len(head), *_rows(work, TABLE)]
     counts = [
         f"{target}: {sum(passed(_result(work, name, target)) for name in TABLE)} of {len(TABLE)}"
         for target in TARGETS
     ]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows) + "\n\n" + "; ".join(
-        counts
+    return (
+        "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+        + "\n\n"
+        + "; ".join(counts)
     )
 
 
 def _rows(work: Path, architectures: Mapping[str, Any]) -> Iterator[list[Any]]:
     for name, architecture in architectures.items():
         saved, lite = (_result(work, name, target) for target in TARGETS)
-        cells = [name, architecture.kind, saved.get("nodes", lite.get("nodes", "")), _cell(saved)]
-        cells += [_cell(lite), lite.get("transposes", ""), saved.get("mib", ""), lite.get("mib", "")]
+        any_of = {**lite, **saved}
+        floor = f"{any_of['onnxruntime']:.1e}" if "onnxruntime" in any_of else ""
+        cells = [name, architecture.kind, any_of.get("nodes", ""), floor, _cell(saved)]
+        cells += [
+            _cell(lite),
+            lite.get("transposes", ""),
+            saved.get("mib", ""),
+            lite.get("mib", ""),
+        ]
         yield cells
 
 

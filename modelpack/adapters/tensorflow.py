@@ -92,7 +92,9 @@ def describe(ref: ModelRef) -> Description:
     weights = _weights(ref)
     by_dtype: Counter[str] = Counter()
     for dtype, count in weights:
-        by_dtype[dtype] += count
+        # The tables of a forest hold more indices than numbers.
+        if not dtype.startswith(("int64", "int32", "bool")):
+            by_dtype[dtype] += count
     return Description(
         signature=signature,
         framework="tensorflow",

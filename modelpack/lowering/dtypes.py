@@ -64,7 +64,22 @@ def ordered(ctx: Context, function: Callable[..., Any], *tensors: Any) -> Any:
     return tf.bitcast(result + tf.int64.min, tf.uint64) if result.dtype is tf.int64 else result
 
 
+def cast(ctx: Context, tensor: Any, dtype: Any) -> Any:
+    """Cast, also from and to uint64, of which TFLite knows only the bits."""
+    if not ctx.builtin_only or tf.uint64 not in {tensor.dtype, dtype} or tensor.dtype is dtype:
+        return tf.cast(tensor, dtype)
+    if tensor.dtype is tf.uint64:
+        bits = tf.bitcast(tensor, tf.int64)
+        signed = tf.cast(bits, dtype)
+        return tf.where(bits < 0, signed + 2.0**64, signed) if dtype.is_floating else signed
+    if tensor.dtype.is_floating:
+        # The upper half of the range is brought into that of int64, and back by wrapping.
+        upper = tensor >= 2.0**63
+        bits = tf.cast(tf.where(upper, tensor - 2.0**64, tensor), tf.int64)
+        return tf.bitcast(bits, tf.uint64)
+    return tf.bitcast(tf.cast(tensor, tf.int64), tf.uint64)
+
+
 def _converted(tensor: Any, dtype: Any) -> Any:
-    # TFLite knows uint64 only as bits.
     same_bits = tensor.dtype in _INT64_BITS and dtype in _INT64_BITS
     return tf.bitcast(tensor, dtype) if same_bits else tf.cast(tensor, dtype)

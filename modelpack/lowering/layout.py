@@ -66,11 +66,19 @@ def aligned(values: Sequence[Value | None]) -> tuple[list[Any], Perm | None]:
 
 
 def _common_perm(values: Sequence[Value]) -> Perm | None:
-    """The order of the first non-constant value of the highest rank that is not in ONNX's."""
-    if all(value.perm is None for value in values):
-        return None
+    """The order of the first non-constant value of the highest rank that is not in ONNX's.
+
+    A transpose that only waits to be needed gives way to a value of the same shape in
+    ONNX's order: a transformer's residual stream follows its matrix products. Images stay
+    channel-last.
+    """
     rank = max(value.rank for value in values)
-    return next((v.perm for v in values if v.perm is not None and v.rank == rank), None)
+    first = next((v for v in values if v.perm is not None and v.rank == rank), None)
+    if first is None or (rank > 3 and first.perm == channel_last(rank)):
+        return first and first.perm
+    if any(v.perm is None and not v.is_const and v.shape == first.shape for v in values):
+        return None
+    return first.perm
 
 
 def _expanded(value: Value, perm: Perm) -> Any:

@@ -66,6 +66,15 @@ def iterate(
     """
     carried = [tf.convert_to_tensor(tensor) for tensor in carried]
     shapes, elements = _settled(body, carried)
+    grows = any(
+        tensor.shape.as_list() != shape.as_list()
+        for tensor, shape in zip(carried, shapes, strict=True)
+    )
+    if grows and not elements and target is not Target.SAVEDMODEL:
+        # LiteRT takes a vector that grows from no element to one for a scalar, and lets it
+        # grow no more, unless the loop also carries what it can see growing.
+        results, _ = iterate(target, _counting(body), carried, steps=steps, go_on=go_on)
+        return results, []
     make = _Array if target is Target.SAVEDMODEL else _Flat
     sinks = [make(element, steps) for element in elements]
     limit = _limit(steps)
@@ -91,6 +100,16 @@ def iterate(
         tensor.set_shape(shape)
     count = steps if isinstance(steps, int) and go_on is True else count
     return final, [sink.stacked(s, count) for sink, s in zip(sinks, stores, strict=True)]
+
+
+def _counting(body: Body) -> Body:
+    """The body, which also stacks the numbers of the steps."""
+
+    def counting(i: Any, carried: list[Any]) -> Step:
+        step = body(i, carried)
+        return Step(step.carried, [*step.stacked, i], step.go_on)
+
+    return counting
 
 
 def _limit(steps: Size | None) -> Any:
@@ -166,8 +185,7 @@ class _Array:
 class _Flat:
     """Elements one after the other in a row, with the shape of the last.
 
-    The row is the second axis of a matrix: LiteRT takes a vector that grows from no element
-    to one for a scalar, and lets it not grow any more.
+    The row is the second axis of a matrix, so that LiteRT sees it grow (see `iterate`).
     """
 
     def __init__(self, element: tf.TensorSpec, steps: Size | None) -> None:

@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.defs
 import onnx.inliner
 import tensorflow as tf
 from onnx import numpy_helper
 
 from modelpack.errors import UnsupportedOpsError
+from modelpack.lowering import functions, registry
 from modelpack.lowering import ops as _ops  # fills the table  # noqa: F401
-from modelpack.lowering import registry
 from modelpack.lowering.context import Target
 from modelpack.lowering.graph import Evaluator, bodies, dense
 from modelpack.lowering.layout import channel_last, permuted
 from modelpack.lowering.value import Array, Value, Weights
-
-# Functions may be made of functions, but not for ever.
-_DEEPEST_INLINING = 16
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,12 @@ def prepare(model: onnx.ModelProto, target: Target, directory: Path | None = Non
         UnsupportedOpsError: the message lists every op without a lowering, with its nodes.
     """
     initializers = _initializers(model.graph, directory)
+    tensors = model.graph.initializer
     model = _without_initializers(model)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
-    model = _with_bodies_of_functions(model)
+    # Bodies that ONNX defines stand in for ops which the table does not have.
+    model = functions.inlined(model, tensors, _without_lowering)
     prepared = Prepared(model.graph, _opsets(model), initializers)
     found = unsupported(model, target)
     if found:
@@ -190,9 +188,7 @@ def _without_inputs(graph: onnx.GraphProto) -> onnx.GraphProto:
     return bare
 
 
-def _initializers(
-    graph: onnx.GraphProto, directory: Path | None
-) -> dict[str, Callable[[], Array]]:
+def _initializers(graph: onnx.GraphProto, directory: Path | None) -> dict[str, Callable[[], Array]]:
     base = "" if directory is None else str(directory)
     found: dict[str, Callable[[], Array]] = {
         tensor.name: partial(numpy_helper.to_array, tensor, base) for tensor in graph.initializer
@@ -214,33 +210,13 @@ def _without_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
     return bare
 
 
-def _with_bodies_of_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Inline the bodies that ONNX defines for ops which the table does not have."""
-    for _ in range(_DEEPEST_INLINING):
-        opsets = _opsets(model)
-        wanted = {
-            (node.domain, node.op_type)
-            for node in _all_nodes(model.graph)
-            if registry.lookup(node.domain, node.op_type, _opset_of(node, opsets)) is None
-            and _has_body(node, opsets)
-        }
-        if not wanted:
-            break
-        before = [node.op_type for node in _all_nodes(model.graph)]
-        model = onnx.inliner.inline_selected_functions(
-            model, sorted(wanted), inline_schema_functions=True
-        )
-        if [node.op_type for node in _all_nodes(model.graph)] == before:
-            break
-    return model
-
-
-def _has_body(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
-    key = registry.key_of(node.domain, node.op_type, _opset_of(node, opsets))
-    if key is None or key.domain in registry.RUNTIME_DOMAINS:
-        return False
-    schema = onnx.defs.get_schema(key.op_type, max_inclusive_version=key.since, domain=key.domain)
-    return bool(schema.has_function or schema.has_context_dependent_function)
+def _without_lowering(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    opsets = _opsets(model)
+    return [
+        node
+        for node in _all_nodes(model.graph)
+        if registry.lookup(node.domain, node.op_type, _opset_of(node, opsets)) is None
+    ]
 
 
 def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

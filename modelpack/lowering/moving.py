@@ -13,17 +13,21 @@ import tensorflow as tf
 from modelpack.lowering import dtypes
 from modelpack.lowering.context import Context
 
-BYTES = (tf.float32, tf.int32, tf.int64, tf.int16, tf.int8, tf.uint8, tf.bool)
-"""What most of TFLite's kernels that move elements take, text aside."""
+_MOST = (*dtypes.TFLITE, tf.bool)
+"""What the kernels take that gather, slice, concatenate, repeat and choose."""
 
 
 def moved(
     ctx: Context,
     function: Callable[..., Any],
     *tensors: Any,
-    kernel: Collection[Any] = BYTES,
+    kernel: Collection[Any] = _MOST,
 ) -> Any:
-    """Apply ``function``, whose TFLite kernel takes the dtypes ``kernel``, to tensors of one dtype."""
+    """Apply a function of tensors of one dtype whose TFLite kernel takes ``kernel``."""
     if not ctx.builtin_only or tensors[0].dtype is tf.string:
         return function(*tensors)
-    return dtypes.computed_in(kernel, function, *tensors)
+    if tensors[0].dtype is not tf.uint64:
+        return dtypes.computed_in(kernel, function, *tensors)
+    # There is no cast for it. The bits of int64 are the same.
+    result = function(*(tf.bitcast(tensor, tf.int64) for tensor in tensors))
+    return tf.bitcast(result, tf.uint64) if result.dtype is tf.int64 else result

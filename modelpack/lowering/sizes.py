@@ -63,6 +63,13 @@ def product(sizes: Sequence[Size]) -> Size:
     return result
 
 
+def single(value: Value) -> Size:
+    """The only element of an integer tensor of rank 0 or 1."""
+    if value.shape in ((), (1,)):
+        return value.sizes()[0]
+    return tf.reshape(tf.cast(value.tensor, tf.int32), [])
+
+
 def bounds(value: Value) -> list[Size]:
     """Like `Value.sizes`, for indices: what int32 cannot hold becomes its limit.
 

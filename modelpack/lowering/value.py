@@ -178,6 +178,13 @@ class Value:
         """``transpose(logical, order)`` as a tensor; for a constant without any op at run time."""
         return self.physical(tuple(int(axis) for axis in np.argsort(order)))
 
+    def mapped(self, function: Callable[[Any], Any]) -> Value:
+        """The value of a function of the logical tensor; of a constant, at once a constant."""
+        if not self.is_const:
+            return Value(function(self.tensor), weights=self._weights)
+        with tf.init_scope():
+            return Value(const=function(tf.constant(self.const)).numpy(), weights=self._weights)
+
     def axis(self, axis: int) -> int:
         """The axis of ``held`` that is logical ``axis``, which may be negative."""
         axis = axis % self.rank if self.rank else 0

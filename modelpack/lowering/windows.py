@@ -132,14 +132,14 @@ class Span:
             )
         is_same = stride == 1 and (begin, end) == ((extent - 1) // 2, extent // 2)
         if ceil:
-            end = _larger((count - 1) * stride + extent - size - begin, 0)
+            end = larger((count - 1) * stride + extent - size - begin, 0)
         return cls(size, begin, end, count, size + begin + pads[1], is_same)
 
     @classmethod
     def _same(cls, size: Size, extent: int, stride: int, upper: bool) -> Span:
         """As many windows as strides fit, centred; ``upper`` puts an odd one at the end."""
         count = -(-size // stride)
-        total = _larger((count - 1) * stride + extent - size, 0)
+        total = larger((count - 1) * stride + extent - size, 0)
         begin = total // 2 if upper else total - total // 2
         known = isinstance(size, int)
         is_same = upper or (total % 2 == 0 if known else stride == 1 and extent % 2 == 1)
@@ -172,7 +172,8 @@ def padded(tensor: Any, spans: Sequence[Span], fill: float = 0.0) -> Any:
     return tf.pad(tensor, sides, constant_values=fill)
 
 
-def _larger(a: Size, b: Size) -> Size:
+def larger(a: Size, b: Size) -> Size:
+    """The larger of two sizes, an int if both are."""
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else tf.maximum(a, b)
 
 

@@ -8,11 +8,15 @@ from typing import Any
 import tensorflow as tf
 
 from modelpack.lowering.context import Context
-from modelpack.lowering.dtypes import ordered
+from modelpack.lowering.dtypes import computed_in, ordered
 from modelpack.lowering.layout import elementwise
+from modelpack.lowering.precise import log1p
 from modelpack.lowering.registry import lowers
 
 MICROSOFT = "com.microsoft"
+
+# In half precision exp(x) - 1 cancels to a few bits.
+_PRECISE = (tf.float32, tf.float64)
 
 
 @lowers("Relu", 6, 13, 14)
@@ -36,8 +40,11 @@ def parametric_relu(x: Any, slope: Any) -> Any:
         return x
     if x.dtype.is_integer:
         return tf.where(x < tf.zeros_like(x), slope * x, x)
-    # The form that TFLite's converter makes one PRELU of.
-    return tf.nn.relu(x) - slope * tf.nn.relu(-x)
+    # The form that TFLite's converter makes one PRELU of: a slope without the batch's axis.
+    sizes = [1] * (x.shape.rank - slope.shape.rank) + slope.shape.as_list()
+    if len(sizes) > 1 and sizes[0] == 1 and None not in sizes:
+        slope = tf.reshape(slope, sizes[1:])
+    return tf.nn.relu(x) + -slope * tf.nn.relu(-x)
 
 
 @lowers("ThresholdedRelu", 10, 22)
@@ -61,15 +68,14 @@ def selu(x: Any, *, alpha: float = 1.6732632, gamma: float = 1.050701) -> Any:
 @lowers("Celu", 12, 28)
 @elementwise
 def celu(x: Any, *, alpha: float = 1.0) -> Any:
-    if alpha == 1:
-        return tf.nn.elu(x)
-    return tf.nn.relu(x) + alpha * tf.math.expm1(tf.minimum(x, tf.zeros_like(x)) / alpha)
+    below = computed_in(_PRECISE, tf.math.expm1, -tf.nn.relu(-x) / alpha)
+    return tf.nn.elu(x) if alpha == 1 else tf.nn.relu(x) + alpha * below
 
 
 def _elu(x: Any, alpha: float) -> Any:
     if alpha == 1:
-        return tf.nn.elu(x)
-    return tf.nn.relu(x) + alpha * tf.nn.elu(tf.minimum(x, tf.zeros_like(x)))
+        return computed_in(_PRECISE, tf.nn.elu, x)
+    return tf.nn.relu(x) + alpha * computed_in(_PRECISE, tf.nn.elu, -tf.nn.relu(-x))
 
 
 @lowers("Sigmoid", 6, 13)
@@ -116,7 +122,7 @@ def _softplus(ctx: Context, x: Any) -> Any:
     if not ctx.builtin_only:
         return tf.nn.softplus(x)
     # The converter's own form overflows where exp(x) does.
-    return tf.nn.relu(x) + tf.math.log(1 + tf.exp(-tf.abs(x)))
+    return tf.nn.relu(x) + log1p(tf.exp(-tf.abs(x)))
 
 
 @lowers("Swish", 24)

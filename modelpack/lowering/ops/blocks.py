@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from modelpack.lowering import dtypes
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import from_channel_last, to_channel_last
 from modelpack.lowering.moving import moved
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
-
-_KERNEL = (tf.float32, tf.int32, tf.int64, tf.int8, tf.uint8)
-
 
 @lowers("DepthToSpace", 1)
 def depth_to_space_1(ctx: Context, x: Value, *, blocksize: int) -> Value:
@@ -32,7 +30,7 @@ def depth_to_space_11(ctx: Context, x: Value, *, blocksize: int, mode: str = "DC
         tensor = tensor if order is None else tf.gather(tensor, order, axis=3)
         return tf.nn.depth_to_space(tensor, blocksize)
 
-    return from_channel_last(moved(ctx, moved_to_space, to_channel_last(x), kernel=_KERNEL))
+    return from_channel_last(moved(ctx, moved_to_space, to_channel_last(x), kernel=dtypes.TFLITE))
 
 
 @lowers("SpaceToDepth", 1, 13)
@@ -51,7 +49,7 @@ def space_to_depth_28(ctx: Context, x: Value, *, blocksize: int, mode: str = "DC
         tensor = tf.nn.space_to_depth(tensor, blocksize)
         return tensor if order is None else tf.gather(tensor, order, axis=3)
 
-    return from_channel_last(moved(ctx, moved_to_depth, to_channel_last(x), kernel=_KERNEL))
+    return from_channel_last(moved(ctx, moved_to_depth, to_channel_last(x), kernel=dtypes.TFLITE))
 
 
 def _block_first(channels: int, blocksize: int) -> Any:

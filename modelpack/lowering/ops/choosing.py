@@ -17,7 +17,7 @@ from modelpack.lowering.value import Value
 
 @lowers("Trilu", 14)
 def trilu(ctx: Context, x: Value, k: Value | None = None, *, upper: int = 1) -> Any:
-    diagonal = 0 if k is None else k.sizes()[0]
+    diagonal = 0 if k is None else sizes.single(k)
     rows, columns = x.dims()[-2:]
     if sizes.is_static([rows, columns, diagonal]):
         distance: Any = np.arange(columns)[None] - np.arange(rows)[:, None]
@@ -29,7 +29,7 @@ def trilu(ctx: Context, x: Value, k: Value | None = None, *, upper: int = 1) -> 
 
 @lowers("OneHot", 9, 11, 28)
 def one_hot(ctx: Context, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Any:
-    count = depth.sizes()[0]
+    count = sizes.single(depth)
     chosen = positive(tf.cast(indices.tensor, tf.int32), count)
     axis = axis % (indices.rank + 1)
 
@@ -43,16 +43,8 @@ def one_hot(ctx: Context, indices: Value, depth: Value, values: Value, *, axis: 
 
 @lowers("NonZero", 9, 13)
 def non_zero(ctx: Context, x: Value) -> Any:
-    held = x.tensor
-    mask = held if held.dtype.is_bool else moved(ctx, _is_not_zero, held, kernel=_COMPARED)
+    mask = moved(ctx, lambda t: tf.not_equal(t, tf.zeros([], t.dtype)), x.tensor)
     return tf.transpose(tf.where(mask))
-
-
-_COMPARED = (tf.float32, tf.int32, tf.int64, tf.int8, tf.uint8)
-
-
-def _is_not_zero(x: Any) -> Any:
-    return tf.not_equal(x, tf.zeros([], x.dtype))
 
 
 @lowers("Compress", 9, 11, 28)

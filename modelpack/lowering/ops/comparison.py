@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import tensorflow as tf
@@ -87,11 +86,13 @@ def is_nan(x: Any) -> Any:
 @elementwise
 def is_infinite(x: Any, *, detect_negative: int = 1, detect_positive: int = 1) -> Any:
     x = _computable(x)
+    # Not an equality with infinity: TFLite's converter folds that wrongly.
+    largest = tf.constant(x.dtype.max, x.dtype)
     if detect_negative and detect_positive:
-        return tf.math.is_inf(x)
-    if not detect_negative and not detect_positive:
-        return tf.zeros_like(x, tf.bool)
-    return tf.equal(x, tf.constant(math.inf if detect_positive else -math.inf, x.dtype))
+        return tf.abs(x) > largest
+    if detect_positive:
+        return x > largest
+    return x < -largest if detect_negative else tf.zeros_like(x, tf.bool)
 
 
 def _computable(x: Any) -> Any:

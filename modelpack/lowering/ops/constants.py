@@ -58,11 +58,8 @@ def constant_of_shape(ctx: Context, shape: Value, *, value: Array | None = None)
         element = element.astype(np.float32)
     wanted = shape.sizes()
     dims = sizes.pack(wanted)
-    filled = moved(ctx, lambda x: tf.fill(dims, x), tf.constant(element), kernel=_FILLED)
+    filled = moved(ctx, lambda x: tf.fill(dims, x), tf.constant(element))
     return sizes.shaped(filled, wanted)
-
-
-_FILLED = (tf.float32, tf.int32, tf.int64, tf.int16, tf.int8, tf.bool)
 
 
 @lowers("Range", 11)

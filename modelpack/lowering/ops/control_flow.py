@@ -41,13 +41,13 @@ def if_(
         def run() -> list[Any]:
             flat, form = _flattened(ctx, ctx.run(graph, []))
             forms.append(form)
+            if form != forms[0]:
+                raise ctx.refuse("its branches give sequences of different lengths")
             return [tf.identity(tensor) for tensor in flat]
 
         return run
 
     chosen = tf.cond(tf.reshape(cond.tensor, []), branch(then_branch), branch(else_branch))
-    if any(form != forms[0] for form in forms):
-        raise ctx.refuse("its branches give sequences of different lengths")
     if any(tensor.shape.rank is None for tensor in chosen):
         raise ctx.refuse("its branches give tensors of different ranks")
     return _restored(list(chosen), forms[0])

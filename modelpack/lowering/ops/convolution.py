@@ -52,24 +52,24 @@ def convolved(
         raise ctx.refuse(f"convolution over {window.rank} spatial axes")
     tensor = to_channel_last(x)
     if None not in w.shape[:2]:
-        tensor = _with_channels(tensor, w.shape[1] * group)
+        tensor = with_channels(tensor, w.shape[1] * group)
     if window.rank == 3:
-        return from_channel_last(_with_bias(_convolved_3d(tensor, w, window, group), b))
+        return from_channel_last(with_bias(_convolved_3d(tensor, w, window, group), b))
     if window.rank == 2:
-        return from_channel_last(_with_bias(_convolved_2d(ctx, tensor, w, window, group), b))
+        return from_channel_last(with_bias(_convolved_2d(ctx, tensor, w, window, group), b))
     flat = tf.expand_dims(tensor, 1)
-    w = reshaped(w, [*w.dims()[:2], 1, w.dims()[2]])
-    result = _with_bias(_convolved_2d(ctx, flat, w, window.along([None, 0]), group), b)
+    w = w.mapped(lambda kernel: tf.expand_dims(kernel, 2))
+    result = with_bias(_convolved_2d(ctx, flat, w, window.along([None, 0]), group), b)
     return from_channel_last(tf.squeeze(result, 1))
 
 
-def _with_channels(tensor: Any, channels: int) -> Any:
+def with_channels(tensor: Any, channels: int) -> Any:
     if tensor.shape[-1] is None:
         tensor = tf.ensure_shape(tensor, [*tensor.shape[:-1], channels])
     return tensor
 
 
-def _with_bias(tensor: Any, b: Value | None) -> Any:
+def with_bias(tensor: Any, b: Value | None) -> Any:
     return tensor if b is None else tf.nn.bias_add(tensor, b.tensor)
 
 
@@ -98,12 +98,13 @@ def _depthwise(w: Value, channels: int) -> Any:
     multiplier = -1 if w.shape[0] is None else w.shape[0] // channels
     if multiplier == 1:
         return w.transposed((2, 3, 0, 1))
-    return reshaped(w, [channels, multiplier, *w.dims()[2:]]).transposed((2, 3, 0, 1))
+    shape = [channels, multiplier, *w.dims()[2:]]
+    return w.mapped(lambda kernel: sizes.reshape(kernel, shape)).transposed((2, 3, 0, 1))
 
 
 def _convolved_3d(tensor: Any, w: Value, window: Window, group: int) -> Any:
     tensor, padding = arranged(tensor, window.spans(_spatial(tensor)))
-    kernel = dilated(w.transposed((2, 3, 4, 1, 0)), window.dilations)
+    kernel = dilated(w, window.dilations).transposed((2, 3, 4, 1, 0))
     strides = [1, *window.strides, 1]
     # No kernel knows groups here.
     parts = [
@@ -118,29 +119,25 @@ def split(tensor: Any, count: int, axis: int) -> list[Any]:
     return [tensor] if count == 1 else list(tf.split(tensor, count, axis))
 
 
-def dilated(tensor: Any, dilations: Sequence[int], first_axis: int = 0) -> Any:
+def dilated(w: Value, dilations: Sequence[int]) -> Value:
+    """A kernel with zeros between its elements, for the kernels of TensorFlow without dilation."""
+    if all(dilation == 1 for dilation in dilations):
+        return w
+    return w.mapped(lambda kernel: spread(kernel, dilations, 2))
+
+
+def spread(tensor: Any, steps: Sequence[int], first_axis: int) -> Any:
     """A tensor with zeros between its elements, along axes from ``first_axis`` on."""
-    for axis, dilation in enumerate(dilations, first_axis):
-        size = tensor.shape[axis]
-        if dilation == 1 or size == 1:
+    for axis, step in enumerate(steps, first_axis):
+        if step == 1 or tensor.shape[axis] == 1:
             continue
         dims = Value(tensor).dims()
-        spread = [[0, 0]] * (tensor.shape.rank + 1)
-        spread[axis + 1] = [0, dilation - 1]
-        spaced = tf.pad(tf.expand_dims(tensor, axis + 1), spread)
-        long = sizes.reshape(spaced, [*dims[:axis], dims[axis] * dilation, *dims[axis + 1 :]])
-        index = [slice(None)] * axis + [slice(None, 1 - dilation)]
-        tensor = long[tuple(index)]
+        sides = [[0, 0]] * (tensor.shape.rank + 1)
+        sides[axis + 1] = [0, step - 1]
+        spaced = tf.pad(tf.expand_dims(tensor, axis + 1), sides)
+        long = sizes.reshape(spaced, [*dims[:axis], dims[axis] * step, *dims[axis + 1 :]])
+        tensor = long[(slice(None),) * axis + (slice(None, 1 - step),)]
     return tensor
-
-
-def reshaped(value: Value, shape: Sequence[Any]) -> Value:
-    """A value reshaped; a constant stays one."""
-    if value.is_const:
-        const = value.const
-        assert const is not None
-        return Value(const=const.reshape([int(size) for size in shape]), weights=value._weights)
-    return Value(sizes.reshape(value.tensor, shape))
 
 
 def _spatial(tensor: Any) -> list[Any]:

@@ -56,7 +56,9 @@ def _remainder(a: Any, b: Any) -> Any:
     remainder = tf.math.floormod(a, b)
     zero = tf.zeros_like(remainder)
     other_sign = tf.not_equal(a < 0, b < 0)
-    return tf.where(tf.logical_and(tf.not_equal(remainder, zero), other_sign), remainder - b, remainder)
+    return tf.where(
+        tf.logical_and(tf.not_equal(remainder, zero), other_sign), remainder - b, remainder
+    )
 
 
 def _quotient_int64(a: Any, b: Any) -> Any:

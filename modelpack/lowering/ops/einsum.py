@@ -34,7 +34,9 @@ class Equation:
 @lowers("Einsum", 12, 28)
 def einsum(ctx: Context, *inputs: Value, equation: str) -> Any:
     parsed = parse(equation, [x.rank for x in inputs])
-    terms = [_Term(x, axes).with_distinct_axes() for x, axes in zip(inputs, parsed.terms, strict=True)]
+    terms = [
+        _Term(x, axes).with_distinct_axes() for x, axes in zip(inputs, parsed.terms, strict=True)
+    ]
     total = terms[0]
     for position, term in enumerate(terms[1:], 1):
         later = {*parsed.result, *"".join(other.axes for other in terms[position + 1 :])}
@@ -110,7 +112,9 @@ class _Term:
 
         kernels = dtypes.TFLITE if ctx.builtin_only else (*dtypes.TFLITE, tf.float64)
         summed = dtypes.computed_in(kernels, total, self.value.tensor)
-        return _Term(Value(summed), self._named([i for i in range(self.value.rank) if i not in gone]))
+        return _Term(
+            Value(summed), self._named([i for i in range(self.value.rank) if i not in gone])
+        )
 
     def matrix(self, batch: str, rows: str, columns: str) -> tuple[Any, bool]:
         """As matrices, and whether those are transposed, which may be cheaper."""
@@ -121,7 +125,9 @@ class _Term:
         lead = _merged(batch, dims)
         groups = (columns, rows) if flip else (rows, columns)
         shape = [*lead, *(sizes.product([dims[a] for a in group]) for group in groups)]
-        return (tensor if len(shape) == len(order) and all(groups) else sizes.reshape(tensor, shape)), flip
+        return (
+            tensor if len(shape) == len(order) and all(groups) else sizes.reshape(tensor, shape)
+        ), flip
 
     def sizes(self, axes: str) -> dict[str, Size]:
         """Size by character."""

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from modelpack.lowering.context import Context
-from modelpack.lowering.dtypes import built_in, computed_in, ordered
+from modelpack.lowering.dtypes import built_in, cast, computed_in, ordered
 from modelpack.lowering.layout import elementwise
 from modelpack.lowering.ops.division import floor_modulo, truncated_modulo, truncated_quotient
 from modelpack.lowering.registry import lowers
@@ -58,7 +58,7 @@ def power(ctx: Context, x: Any, y: Any) -> Any:
             return tf.square(x)
         if exponent.item() == 0.5:
             return tf.sqrt(x)
-    return tf.pow(x, tf.cast(y, x.dtype))
+    return tf.pow(x, cast(ctx, y, x.dtype))
 
 
 def _integer_power(ctx: Context, x: Any, y: Any) -> Any:
@@ -66,7 +66,7 @@ def _integer_power(ctx: Context, x: Any, y: Any) -> Any:
         if ctx.builtin_only:
             raise ctx.refuse("an integer to a real power needs float64")
         return tf.cast(tf.pow(tf.cast(x, tf.float64), tf.cast(y, tf.float64)), x.dtype)
-    y = tf.cast(y, x.dtype)
+    y = cast(ctx, y, x.dtype)
     zero, one = tf.zeros_like(y), tf.ones_like(x)
     raised = _wrapping_power if ctx.builtin_only else tf.pow
     result = raised(x, tf.maximum(y, zero))
@@ -180,8 +180,17 @@ def error_function(ctx: Context, x: Any) -> Any:
     return tf.where(tf.abs(x) < 0.05, near, far)
 
 
-def _folded(ctx: Context, function: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:
-    return reduce(lambda a, b: ordered(ctx, function, a, b), tensors)
+def _folded(ctx: Context, choose: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:
+    def choice(a: Any, b: Any) -> Any:
+        chosen = ordered(ctx, choose, a, b)
+        if not ctx.builtin_only or not a.dtype.is_floating:
+            return chosen
+        # TFLite's kernels give a NaN of ``b`` only. Its delegate gives both if one is constant.
+        if any(tf.get_static_value(tensor) is not None for tensor in (a, b)):
+            return chosen
+        return tf.where(tf.math.is_nan(a), a, chosen)
+
+    return reduce(choice, tensors)
 
 
 @lowers("Max", 6, 8, 12, 13)
@@ -211,7 +220,10 @@ def mean(*tensors: Any) -> Any:
 @lowers("Clip", 6)
 @elementwise
 def clip_6(
-    x: Any, *, min: float = float(np.finfo(np.float32).min), max: float = float(np.finfo(np.float32).max)
+    x: Any,
+    *,
+    min: float = float(np.finfo(np.float32).min),
+    max: float = float(np.finfo(np.float32).max),
 ) -> Any:
     lowest, highest = np.finfo(np.float32).min, np.finfo(np.float32).max
     if max < highest:

@@ -88,10 +88,15 @@ def product(ctx: Context, a: Any, b: Any, flip_a: bool = False, flip_b: bool = F
     """The product of tensors of matrices, broadcasting as ``numpy.matmul``.
 
     Args:
-        flip_a: whether ``a`` holds transposed matrices; ``flip_b`` likewise.
+        ctx: of the node.
+        a: matrices on the left; transposed ones if ``flip_a``.
+        b: matrices on the right; transposed ones if ``flip_b``.
+        flip_a: see ``a``.
+        flip_b: see ``b``.
     """
     if ctx.builtin_only and not a.dtype.is_floating:
-        return dtypes.computed_in(dtypes.TFLITE, _integer_product, *_unflipped(a, b, flip_a, flip_b))
+        left, right = _unflipped(a, b, flip_a, flip_b)
+        return dtypes.computed_in(dtypes.TFLITE, _integer_product, left, right)
 
     def multiplied(a: Any, b: Any) -> Any:
         if flip_a:

@@ -171,16 +171,18 @@ def _two_classes(
         first = -second
     elif len(base):
         first = first + base[0]
-        second = second + base[-1] if len(base) == 2 else second
     score = second if both else first
     is_probability = len(present) == 1 and bool(ensemble.weights.weight.min() >= 0)
     index = ml_scores.positive(score, 0.5 if is_probability else 0.0)
-    if both or len(base) == 2:
-        pair = tf.concat([first, second], 1)
-        return index, ml_scores.transformed(ctx, pair, post_transform)
-    if post_transform == "PROBIT":
-        raise ctx.refuse("PROBIT of one column of two classes is not defined")
-    return index, ml_scores.two_columns(score, is_probability, post_transform)
+    if not both and len(base) < 2:
+        if post_transform == "PROBIT":
+            raise ctx.refuse("PROBIT of one column of two classes is not defined")
+        return index, ml_scores.two_columns(score, is_probability, post_transform)
+    columns = [
+        column if target in present else tf.zeros_like(column)
+        for target, column in enumerate((first, second))
+    ]
+    return index, ml_scores.transformed(ctx, tf.concat(columns, 1), post_transform)
 
 
 class _Scorer:

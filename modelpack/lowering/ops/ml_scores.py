@@ -50,12 +50,13 @@ def transformed_single(ctx: Context, scores: Any, post_transform: str) -> Any:
 def two_columns(scores: Any, complement: bool, post_transform: str) -> Any:
     """Both classes' scores from the positive one's, [N, 1].
 
-    They are [1 - s, s] where s is a probability (``complement``), else [-s, s].
+    They are [1 - s, s] where s is a probability (``complement``), else [-s, s]. LOGISTIC is
+    the only transform that ONNX Runtime applies here.
     """
-    if complement:
-        return tf.concat([1.0 - scores, scores], 1)
     both = tf.concat([-scores, scores], 1)
-    return tf.sigmoid(both) if post_transform == "LOGISTIC" else both
+    if post_transform == "LOGISTIC":
+        return tf.sigmoid(both)
+    return tf.concat([1.0 - scores, scores], 1) if complement else both
 
 
 def probit(p: Any) -> Any:
@@ -63,7 +64,10 @@ def probit(p: Any) -> Any:
     x = 2.0 * p - 1.0
     log = tf.math.log((1.0 - x) * (1.0 + x))
     half = 2.0 / (np.pi * 0.147) + 0.5 * log
-    return np.sqrt(2.0) * tf.sign(x) * tf.sqrt(tf.sqrt(half * half - log / 0.147) - half)
+    # sqrt(half**2 + excess) - half, without the difference of nearly equal numbers.
+    excess = -log / 0.147
+    square = excess / (tf.sqrt(half * half + excess) + half)
+    return np.sqrt(2.0) * tf.sign(x) * tf.sqrt(square)
 
 
 def _softmax_zero(scores: Any) -> Any:

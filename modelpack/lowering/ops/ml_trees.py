@@ -148,6 +148,11 @@ def tree_ensemble_classifier_1(
     ensemble = Ensemble(nodes, weights, len(labels), "SUM", floats(base_values, None))
     always = places.always(nodes, weights, len(labels))
     index, scores = classified(ctx, x, ensemble, always, post_transform)
+    if len(set(class_ids or ())) == len(labels) == 2 and list(labels) not in (
+        [0, 1],
+        list(classlabels_strings or ()),
+    ):
+        raise ctx.refuse("ONNX Runtime answers 0 and 1 instead of these labels")
     label = ml_scores.labelled(index, classlabels_strings, classlabels_int64s)
     return label, tf.cast(scores, tf.float32)
 
@@ -225,6 +230,9 @@ def tree_ensemble(
 ) -> Any:
     if not 0 <= aggregate_function < 4 or not 0 <= post_transform < 5:
         raise ctx.refuse("aggregate_function or post_transform is not defined")
+    targets = n_targets or 1
+    if targets > 1 and _TRANSFORMS[post_transform] in {"SOFTMAX", "LOGISTIC"}:
+        raise ctx.refuse("ONNX Runtime takes SOFTMAX for LOGISTIC here, and the other way round")
     branches, leaves = len(nodes_modes), len(leaf_weights)
     padding = np.zeros(leaves, np.int64)
     true = np.array(nodes_truenodeids) + branches * np.array(nodes_trueleafs)
@@ -246,5 +254,5 @@ def tree_ensemble(
         nodes = with_sets_unrolled(nodes, membership_values)
     weights = Weights(branches + np.arange(leaves), np.array(leaf_targetids), leaf_weights)
     aggregate = _AGGREGATES[aggregate_function]
-    ensemble = Ensemble(nodes, weights, n_targets or 1, aggregate, np.zeros(0))
+    ensemble = Ensemble(nodes, weights, targets, aggregate, np.zeros(0))
     return regressed(ctx, x, ensemble, _TRANSFORMS[post_transform], x.dtype)

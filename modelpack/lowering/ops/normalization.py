@@ -113,11 +113,7 @@ def _per_channel(value: Value, rank: int) -> Value:
     """One value per channel, to broadcast with a tensor N, C, spatial..."""
     if value.rank != 1:
         return value
-    if value.is_const:
-        assert value.const is not None
-        const = value.const.reshape(-1, *[1] * (rank - 2))
-        return Value(const=const, weights=value._weights)
-    return Value(tf.reshape(value.tensor, [-1] + [1] * (rank - 2)))
+    return value.mapped(lambda tensor: tf.reshape(tensor, [-1] + [1] * (rank - 2)))
 
 
 def _moments(x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
@@ -202,11 +198,10 @@ def group_normalization(
 
 def _per_member(value: Value, members: Any) -> Value:
     """A parameter per group as one per channel."""
-    if value.is_const:
-        assert value.const is not None
-        return Value(const=value.const.repeat(members), weights=value._weights)
-    ones = tf.ones(sizes.pack([1, members]), value.dtype)
-    return Value(tf.reshape(value.tensor[:, None] * ones, [-1]))
+    shape = sizes.pack([1, members])
+    return value.mapped(
+        lambda tensor: tf.reshape(tensor[:, None] * tf.ones(shape, tensor.dtype), [-1])
+    )
 
 
 def _group_normalized(x: Value, groups: int, epsilon: float) -> Value:

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from modelpack.lowering import dtypes, sizes
+from modelpack.lowering import sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import reduced
+from modelpack.lowering.ranking import as_ranked, mirrored, rankable
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
 
 _ArgFunction = Callable[..., Any]
-
-_RANKED = (tf.float32, tf.int32, tf.int64, tf.int8, tf.uint8)
-"""What TFLite's kernel for the largest elements takes."""
-
 
 @lowers("TopK", 1)
 def top_k_1(ctx: Context, x: Value, *, k: int, axis: int = -1) -> tuple[Value, Value]:
@@ -27,39 +23,25 @@ def top_k_1(ctx: Context, x: Value, *, k: int, axis: int = -1) -> tuple[Value, V
 
 @lowers("TopK", 10)
 def top_k_10(ctx: Context, x: Value, k: Value, *, axis: int = -1) -> tuple[Value, Value]:
-    return _top_k(ctx, x, k.sizes()[0], axis, largest=True)
+    return _top_k(ctx, x, sizes.single(k), axis, largest=True)
 
 
 @lowers("TopK", 11, 24)
 def top_k_11(
     ctx: Context, x: Value, k: Value, *, axis: int = -1, largest: int = 1, sorted: int = 1
 ) -> tuple[Value, Value]:
-    return _top_k(ctx, x, k.sizes()[0], axis, largest=bool(largest))
+    return _top_k(ctx, x, sizes.single(k), axis, largest=bool(largest))
 
 
 def _top_k(ctx: Context, x: Value, k: Any, axis: int, *, largest: bool) -> tuple[Value, Value]:
     axis = axis % x.rank
     order = [i for i in range(x.rank) if i != axis] + [axis]
     tensor = x.transposed(order)
-    key = ranking(ctx, tensor if largest else reversed_order(tensor))
-    values, indices = tf.math.top_k(key, k)
-    if not largest:
-        values = reversed_order(values)
-    values = values if values.dtype is tensor.dtype else tf.cast(values, tensor.dtype)
+    key = rankable(tensor)
+    values, indices = tf.math.top_k(key if largest else mirrored(key), k)
+    values = as_ranked(values if largest else mirrored(values), tensor.dtype)
     perm = tuple(order.index(i) for i in range(x.rank))
     return Value(values, perm=perm), Value(tf.cast(indices, tf.int64), perm=perm)
-
-
-def reversed_order(x: Any) -> Any:
-    """The same elements in the opposite order: ``-1 - x``, unlike ``-x``, for every integer."""
-    return -x if x.dtype.is_floating else tf.bitwise.invert(x)
-
-
-def ranking(ctx: Context, x: Any) -> Any:
-    """The elements, or others in the same order, in a dtype that the kernels can rank."""
-    if not ctx.builtin_only:
-        return x
-    return x
 
 
 @lowers("ArgMax", 1, 11)
@@ -101,14 +83,16 @@ def _arg(
     return reduced(x, [axis], bool(keepdims), position)
 
 
-_COMPARED = (tf.float32, tf.int32, tf.int8, tf.uint8)
-
-
 def _position(ctx: Context, function: _ArgFunction, tensor: Any, axis: int) -> Any:
-    def positions(t: Any) -> Any:
-        return function(t, axis, output_type=tf.int64)
-
-    return dtypes.computed_in(_COMPARED, positions, tensor) if ctx.builtin_only else positions(tensor)
+    """Where the first of the extreme elements is."""
+    key = rankable(tensor)
+    if ctx.builtin_only and key.dtype is tf.int64:
+        # TFLite's kernel does not take int64, but that for the largest elements does.
+        order = [*(i for i in range(key.shape.rank) if i != axis), axis]
+        last = tf.transpose(key, order)
+        found = tf.math.top_k(last if function is tf.argmax else mirrored(last), 1).indices
+        return tf.cast(tf.squeeze(found, -1), tf.int64)
+    return function(key, axis, output_type=tf.int64)
 
 
 @lowers("Hardmax", 1, 11)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from modelpack.lowering import sizes
+from modelpack.lowering import dtypes, sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.moving import moved
 from modelpack.lowering.registry import lowers
@@ -16,13 +16,6 @@ from modelpack.lowering.value import Size, Value
 
 _Edges = list[tuple[Size, Size]]
 """How much is added before and after, for each held axis; negative amounts are cut off."""
-
-
-@lowers("Pad", 1)
-def pad_1(
-    ctx: Context, x: Value, *, paddings: Sequence[int], mode: str = "constant", value: float = 0.0
-) -> Value:
-    return pad_2(ctx, x, pads=paddings, mode=mode, value=value)
 
 
 @lowers("Pad", 2)
@@ -75,7 +68,7 @@ def _pad(ctx: Context, x: Value, edges: _Edges, mode: str, fill: Any) -> Value:
     if mode not in _SOURCE:
         raise ctx.refuse(f"unknown mode '{mode}'")
     if mode == "reflect" and _mirrors(tensor, edges):
-        return x.like(moved(ctx, lambda t: tf.pad(t, edges, "REFLECT"), tensor, kernel=_MIRRORED))
+        return x.like(moved(ctx, lambda t: tf.pad(t, edges, "REFLECT"), tensor, kernel=dtypes.TFLITE))
     for axis, (low, high) in enumerate(edges):
         if not _is_none((low, high)):
             tensor = _from_itself(ctx, tensor, axis, low, high, mode)
@@ -100,9 +93,6 @@ def _cropped(ctx: Context, tensor: Any, edges: _Edges) -> Any:
         for size, (low, high) in zip(dims, edges, strict=True)
     )
     return moved(ctx, lambda t: t[index], tensor)
-
-
-_MIRRORED = (tf.float32, tf.int32, tf.int64, tf.int16, tf.int8, tf.uint8)
 
 
 def _constant(ctx: Context, tensor: Any, edges: _Edges, fill: Any) -> Any:

@@ -446,6 +446,9 @@ _ACTIVATIONS = {
     "elu": _Activation(lambda x, a, b: tf.where(x >= 0.0, x, a * (tf.exp(x) - 1.0)), 1.0),
 }
 
+_LSTM_H = 2
+"""Where an LSTM's function of the cell state is among its activations."""
+
 _DEFAULTS: dict[Any, tuple[str, ...]] = {
     _rnn_cell: ("Tanh",),
     _gru_cell: ("Sigmoid", "Tanh"),
@@ -458,20 +461,24 @@ _DEFAULTS: dict[Any, tuple[str, ...]] = {
 def _functions(
     ctx: Context, settings: _Settings, make: _MakeCell, directions: int
 ) -> list[list[_Unary]]:
-    """Activation functions by direction. Each takes from alpha and beta what it has."""
+    """Activation functions by direction. Each takes from alpha and beta what it has.
+
+    ``clip`` bounds what goes into them, save for the h of an LSTM: so does ONNX Runtime.
+    """
     defaults = _DEFAULTS[make]
     names = list(settings.activations or defaults * directions)[: len(defaults) * directions]
     if len(names) != len(defaults) * directions:
         raise ctx.refuse(f"{len(names)} activations for {len(defaults) * directions} functions")
     alphas, betas = list(settings.alpha or ()), list(settings.beta or ())
     functions = []
-    for name in names:
+    for position, name in enumerate(names):
         found = _ACTIVATIONS.get(name.lower())
         if found is None:
             raise ctx.refuse(f"activation '{name}' is unknown")
         alpha = alphas.pop(0) if found.alpha is not None and alphas else found.alpha
         beta = betas.pop(0) if found.beta is not None and betas else found.beta
-        functions.append(_clipped(found.function, alpha, beta, settings.clip))
+        clip = settings.clip if position % len(defaults) < _LSTM_H else None
+        functions.append(_clipped(found.function, alpha, beta, clip))
     bounds = range(0, len(functions) + 1, len(defaults))
     return [functions[start:end] for start, end in pairwise(bounds)]
 

@@ -34,7 +34,7 @@ def cum_prod(ctx: Context, x: Value, axis: Value, *, exclusive: int = 0, reverse
 
 def _scanned(ctx: Context, x: Value, axis: Value, scan: Callable[[Any, int], Any]) -> Value:
     kernel = dtypes.TFLITE if ctx.builtin_only else (x.dtype,)
-    along = axis.sizes()[0]
+    along = sizes.single(axis)
     if isinstance(along, int):
         held = x.axis(along)
         tensor = x.physical(x.perm)
@@ -53,25 +53,35 @@ def _products(tensor: Any, axis: int, exclusive: bool, reverse: bool) -> Any:
 
     The scan of Hillis and Steele (1986), in as many steps as the number of elements has bits.
     """
-    size = tensor.shape[axis]
-    rank = tensor.shape.rank
+    size = Value(tensor).dims()[axis]
 
-    def shifted(x: Any, by: Any) -> Any:
-        edges = [[0, 0] for _ in range(rank)]
-        edges[axis] = [0, by] if reverse else [by, 0]
-        wide = tf.pad(x, edges, constant_values=1)
-        index = [slice(None)] * rank
-        index[axis] = slice(by, None) if reverse else slice(0, Value(x).dims()[axis])
-        return wide[tuple(index)]
+    def doubled(product: Any, step: Any) -> tuple[Any, Any]:
+        return product * _shifted(product, axis, step, reverse), step * 2
 
-    if size is None:
-        return None
-    result = shifted(tensor, 1) if exclusive else tensor
+    product = _shifted(tensor, axis, 1, reverse) if exclusive else tensor
+    if not isinstance(size, int):
+        return tf.while_loop(
+            lambda _, step: step < size,
+            doubled,
+            (product, tf.constant(1)),
+            shape_invariants=(tensor.shape, tf.TensorShape([])),
+        )[0]
     step = 1
     while step < size:
-        result = result * shifted(result, step)
-        step *= 2
-    return result
+        product, step = doubled(product, step)
+    return product
+
+
+def _shifted(tensor: Any, axis: int, by: Any, back: bool) -> Any:
+    """Moved along an axis, with ones where nothing comes from."""
+    size = Value(tensor).dims()[axis]
+    before = [0] * tensor.shape.rank
+    after = [0] * tensor.shape.rank
+    (after if back else before)[axis] = by
+    wide = tf.pad(tensor, tf.stack([before, after], 1), constant_values=1)
+    kept = slice(by, None) if back else slice(0, size)
+    index = [kept if i == axis else slice(None) for i in range(tensor.shape.rank)]
+    return sizes.shaped(wide[tuple(index)], tensor.shape)
 
 
 @lowers("ReverseSequence", 10, 28)
@@ -83,4 +93,4 @@ def reverse_sequence(
     def reversed_(tensor: Any) -> Any:
         return tf.reverse_sequence(tensor, lengths, x.axis(time_axis), x.axis(batch_axis))
 
-    return x.like(moved(ctx, reversed_, x.physical(x.perm)))
+    return x.like(moved(ctx, reversed_, x.physical(x.perm), kernel=dtypes.TFLITE))

@@ -72,8 +72,10 @@ def _scattered(ctx: Context, rows: Any, offsets: Any, new: Any, reduction: str) 
     """Rows with new ones at ``offsets``; the last of those for the same row wins."""
     if reduction == "none":
         return _replaced(ctx, rows, offsets, new)
-    if reduction not in _REDUCTIONS:
+    if reduction not in ("add", *_REDUCTIONS):
         raise ctx.refuse(f"unknown reduction '{reduction}'")
+    if reduction == "add":
+        return moved(ctx, lambda old, new: _added(old, offsets, new), rows, new)
     reduce, combine = _REDUCTIONS[reduction]
     count = Value(rows).dims()[0]
 
@@ -83,7 +85,15 @@ def _scattered(ctx: Context, rows: Any, offsets: Any, new: Any, reduction: str) 
         touched = tf.reshape(touched, [-1] + [1] * (rows.shape.rank - 1))
         return tf.where(touched, combine(rows, reduced), rows)
 
+    if not ctx.builtin_only:
+        return combined(rows, new)
+    if rows.dtype.size > 4:
+        raise ctx.refuse(f"no built-in op has a '{reduction}' of {rows.dtype.name} by index")
     return dtypes.computed_in((tf.float32, tf.int32), combined, rows, new)
+
+
+def _added(rows: Any, offsets: Any, new: Any) -> Any:
+    return rows + tf.scatter_nd(offsets[:, None], new, sizes.pack(Value(rows).dims()))
 
 
 def _replaced(ctx: Context, rows: Any, offsets: Any, new: Any) -> Any:
@@ -99,7 +109,6 @@ def _replaced(ctx: Context, rows: Any, offsets: Any, new: Any) -> Any:
 
 _Reduce = Callable[[Any, Any, Any], Any]
 _REDUCTIONS: dict[str, tuple[_Reduce, Callable[[Any, Any], Any]]] = {
-    "add": (tf.math.unsorted_segment_sum, tf.add),
     "mul": (tf.math.unsorted_segment_prod, tf.multiply),
     "max": (tf.math.unsorted_segment_max, tf.maximum),
     "min": (tf.math.unsorted_segment_min, tf.minimum),

@@ -2,7 +2,8 @@
 
 A complex tensor of ONNX has a last axis of size 2; one of size 1 holds real numbers. LiteRT
 has no complex arithmetic to speak of, so there a transform is a product with the matrices of
-cosines and sines.
+cosines and sines. Elsewhere transforms are computed in float64: a frequency that a signal does
+not contain is else drowned in the rounding of those that it does.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ def dft_20(
     onesided: int = 0,
 ) -> Any:
     swap = _swapping(x.rank, -2 if axis is None else axis.sizes()[0])
+    if ctx.builtin_only and tf.is_tensor(swap):
+        raise ctx.refuse("the axis is not known before it runs")
     tensor = tf.transpose(x.tensor, swap)
     count = Value(tensor).dims()[-2]
     if dft_length is not None:
@@ -105,9 +108,9 @@ def _spectrum(
     if ctx.builtin_only:
         return _by_matrices(x, _least(count, length), length, bins, inverse)
     parts = _padded(x, count, length)
-    wide = tf.float64 if x.dtype == tf.float64 else tf.float32
-    real = tf.cast(parts[..., 0], wide)
-    numbers = tf.complex(real, tf.cast(parts[..., 1], wide) if x.shape[-1] == 2 else 0 * real)
+    real = tf.cast(parts[..., 0], tf.float64)
+    complex_ = x.shape[-1] == 2
+    numbers = tf.complex(real, tf.cast(parts[..., 1], tf.float64) if complex_ else 0 * real)
     spectrum = (tf.signal.ifft(numbers) if inverse else tf.signal.fft(numbers))[..., :bins]
     return tf.cast(tf.stack([tf.math.real(spectrum), tf.math.imag(spectrum)], -1), x.dtype)
 
@@ -116,8 +119,7 @@ def _real_of_half(ctx: Context, x: Any, count: Size, length: Size) -> Any:
     """The real signal of a spectrum of which the first half is given."""
     bins = _least(count, length // 2 + 1)
     if not ctx.builtin_only:
-        wide = tf.float64 if x.dtype == tf.float64 else tf.float32
-        parts = tf.cast(x, wide)
+        parts = tf.cast(x, tf.float64)
         half = tf.complex(parts[..., 0], parts[..., 1])
         signal = tf.signal.irfft(half, [length])
         return tf.cast(signal[..., None], x.dtype)
@@ -150,16 +152,16 @@ def _by_matrices(x: Any, rows: Size, length: Size, bins: Size, inverse: bool) ->
 def _matrices(rows: Size, columns: Size, length: Size) -> tuple[Any, Any]:
     """Cosines and sines of 2 pi n k / length; constants if the sizes are."""
     if not all(isinstance(size, int) for size in (rows, columns, length)):
-        return _turns(rows, columns, length)
+        return _turns(rows, columns, length, tf.float32)
     with tf.init_scope():
-        cosines, sines = _turns(rows, columns, length)
-        return cosines.numpy(), sines.numpy()
+        cosines, sines = _turns(rows, columns, length, tf.float64)
+        return cosines.numpy().astype(np.float32), sines.numpy().astype(np.float32)
 
 
-def _turns(rows: Size, columns: Size, length: Size) -> tuple[Any, Any]:
-    # The product is reduced as an integer: float32 would lose the angle of a long signal.
+def _turns(rows: Size, columns: Size, length: Size, real: Any) -> tuple[Any, Any]:
+    # The product is reduced as an integer: a float would lose the angle of a long signal.
     steps = tf.range(rows)[:, None] * tf.range(columns)[None] % length
-    angles = tf.cast(steps, tf.float32) * (2 * math.pi / tf.cast(length, tf.float32))
+    angles = tf.cast(steps, real) * (2 * math.pi / tf.cast(length, real))
     return tf.cos(angles), tf.sin(angles)
 
 

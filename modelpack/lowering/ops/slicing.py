@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from modelpack.lowering import sizes
+from modelpack.lowering import dtypes, sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import aligned
 from modelpack.lowering.moving import moved
@@ -70,10 +70,11 @@ def _chunks(ctx: Context, x: Value, axis: int) -> list[Size]:
 def _split(ctx: Context, x: Value, axis: int, parts: Sequence[Size]) -> tuple[Value, ...]:
     if len(parts) == 1:
         return (x,)
-    held = x.axis(axis)
-    if sizes.is_static(parts):
-        given = len(parts) if x.shape[axis] is None and len(set(parts)) == 1 else list(parts)
-        pieces = moved(ctx, lambda tensor: tf.split(tensor, given, held), x.physical(x.perm))
+    held, dtype = x.axis(axis), x.dtype
+    if sizes.is_static(parts) and not (ctx.builtin_only and dtype not in dtypes.TFLITE):
+        # The kernel for equal parts is the better known one, but not to int64.
+        equal = len(set(parts)) == 1 and dtype is not tf.int64 and x.shape[axis] is not None
+        pieces = tf.split(x.physical(x.perm), len(parts) if equal else list(parts), held)
         return tuple(x.like(piece) for piece in pieces)
     starts = [sum(parts[:i]) for i in range(len(parts))]
     return tuple(

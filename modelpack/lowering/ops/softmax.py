@@ -48,9 +48,8 @@ def _over_trailing_axes(function: Callable[[Any], Any], x: Value, axis: int) -> 
     """Before opset 13: over all axes from ``axis`` on together."""
     axis = axis % x.rank if axis < 0 else axis
     dims = x.dims()
-    if all(size == 1 for size in dims[axis + 1 :] if isinstance(size, int)) and axis < x.rank:
-        if None not in x.shape[axis + 1 :]:
-            return _along(function, x, axis)
+    if axis < x.rank and all(size == 1 for size in x.shape[axis + 1 :]):
+        return _along(function, x, axis)
     rows, columns = sizes.product(dims[:axis]), sizes.product(dims[axis:])
     flat = sizes.reshape(x.tensor, [rows, columns])
     return sizes.reshape(function(flat), dims)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import elementwise
+from modelpack.lowering.precise import log1p
 from modelpack.lowering.registry import lowers
 
 
@@ -77,7 +78,7 @@ def inverse_hyperbolic_sine(ctx: Context, x: Any) -> Any:
         return tf.asinh(x)
     size = tf.abs(x)
     square = size * size
-    near = _log1p(size + square / (1 + tf.sqrt(1 + square)))
+    near = log1p(size + square / (1 + tf.sqrt(1 + square)))
     far = tf.math.log(size) + math.log(2)
     return tf.sign(x) * tf.where(size < 1e4, near, far)
 
@@ -88,7 +89,7 @@ def inverse_hyperbolic_cosine(ctx: Context, x: Any) -> Any:
     if not ctx.builtin_only:
         return tf.acosh(x)
     over = x - 1
-    near = _log1p(over + tf.sqrt(over * (over + 2)))
+    near = log1p(over + tf.sqrt(over * (over + 2)))
     return tf.where(x < 1e4, near, tf.math.log(x) + math.log(2))
 
 
@@ -98,19 +99,8 @@ def inverse_hyperbolic_tangent(ctx: Context, x: Any) -> Any:
     if not ctx.builtin_only:
         return tf.atanh(x)
     size = tf.abs(x)
-    return tf.sign(x) * _log1p(2 * size / (1 - size)) / 2
+    return tf.sign(x) * log1p(2 * size / (1 - size)) / 2
 
 
 def _cosh(x: Any) -> Any:
     return (tf.exp(x) + tf.exp(-x)) / 2
-
-
-def _log1p(x: Any) -> Any:
-    """``log(1 + x)`` for x >= 0, precise for small x: the error of rounding 1 + x cancels.
-
-    W. Kahan's formula, as in D. Goldberg, "What every computer scientist should know about
-    floating-point arithmetic", theorem 4.
-    """
-    rounded = 1 + x
-    exact = tf.math.log(rounded) * (x / (rounded - 1))
-    return tf.where(tf.logical_or(rounded <= 1, rounded > 1e30), tf.math.log(rounded) + x * tf.cast(rounded <= 1, x.dtype), exact)
