@@ -92,6 +92,8 @@ def _body(
         )
     else:
         return None
+    if not body.node:
+        return None  # the builder needs to know more than there is to know, sizes for example
     for entry in body.opset_import:
         if not entry.domain:
             if entry.version > own:

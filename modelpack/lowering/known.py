@@ -44,17 +44,37 @@ def shape_of(x: Value) -> Array:
 
 # Ops that make sizes of sizes. None of them makes a zero that stands for something else.
 _SIZE_OPS = frozenset(
-    "Shape Const Cast StridedSlice GatherV2 Pack ConcatV2 ExpandDims Squeeze Reshape Identity "
-    "AddV2 Mul FloorDiv RealDiv".split()
+    [
+        "Shape",
+        "Const",
+        "Cast",
+        "StridedSlice",
+        "GatherV2",
+        "Pack",
+        "ConcatV2",
+        "ExpandDims",
+        "Squeeze",
+        "Reshape",
+        "Identity",
+        "Transpose",
+        "AddV2",
+        "Sub",
+        "Mul",
+        "FloorDiv",
+    ]
 )
-_LARGEST_WALK = 64
+# Elements of a result that knowledge is kept of.
+_LARGEST = 64
+
+_LARGEST_WALK = 1024
 
 
 def made_of_sizes(x: Value) -> bool:
     """Whether a tensor is computed from sizes of tensors, and from constants, alone."""
     if x.is_const or tf.executing_eagerly():
         return False
-    waiting, seen = [x.held.op], set()
+    waiting = [x.held.op]
+    seen: set[str] = set()
     while waiting:
         op = waiting.pop()
         if op.type not in _SIZE_OPS or len(seen) > _LARGEST_WALK:
@@ -73,13 +93,15 @@ def _informed(result: Value, elements: Array) -> Value:
 
 
 def _unknown_as_nan(arguments: list[Any], knowns: list[Array | None]) -> list[Array | None]:
-    filled: list[Array | None] = []
-    for item, known in zip(arguments, knowns, strict=True):
-        if known is None and isinstance(item, Value):
-            shape = item.shape
-            known = None if None in shape else np.full(shape, np.nan)
-        filled.append(known)
-    return filled
+    return [
+        _all_unknown(item) if known is None and isinstance(item, Value) else known
+        for item, known in zip(arguments, knowns, strict=True)
+    ]
+
+
+def _all_unknown(x: Value) -> Array | None:
+    shape = [size for size in x.shape if size is not None]
+    return np.full(shape, np.nan) if len(shape) == x.rank else None
 
 
 def _all(function: Callable[..., Array]) -> _Rule:
@@ -111,8 +133,8 @@ def _compare(function: Callable[[Array, Array], Array]) -> _Rule:
     return _all(rule)
 
 
-def _gather(data: Array, indices: Array, axis: int = 0) -> Array | None:
-    if np.isnan(indices).any():
+def _gather(data: Array | None, indices: Array | None, axis: int = 0) -> Array | None:
+    if data is None or indices is None or np.isnan(indices).any():
         return None
     return np.take(data, indices.astype(np.int64), axis=axis)
 
@@ -157,6 +179,17 @@ def _squeeze(data: Array | None, axes: Any = None) -> Array | None:
     return np.squeeze(data, kept)
 
 
+def _transpose(data: Array | None, perm: Any = None) -> Array | None:
+    return None if data is None else np.transpose(data, perm)
+
+
+def _expand(data: Array | None, shape: Array | None) -> Array | None:
+    if data is None or shape is None or np.isnan(shape).any() or np.prod(shape) > _LARGEST:
+        return None
+    sizes = np.broadcast_shapes(data.shape, tuple(int(size) for size in shape))
+    return np.broadcast_to(data, sizes)
+
+
 def _reduce_prod(
     data: Array | None, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Array | None:
@@ -177,18 +210,21 @@ _RULES: dict[str, _Rule] = {
     "Concat": _all(lambda *parts, axis: np.concatenate(parts, axis)),
     "Div": _all(_divide),
     "Equal": _compare(np.equal),
-    "Gather": _all(_gather),
+    "Expand": _expand,
+    "Gather": _gather,
     "Greater": _compare(np.greater),
     "Identity": _all(lambda x: x),
     "Less": _compare(np.less),
     "Max": _all(lambda *xs: np.maximum.reduce(np.broadcast_arrays(*xs))),
     "Min": _all(lambda *xs: np.minimum.reduce(np.broadcast_arrays(*xs))),
     "Mul": _all(np.multiply),
+    "Neg": _all(np.negative),
     "ReduceProd": _reduce_prod,
     "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Sub": _all(np.subtract),
+    "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": _all(_where),
 }

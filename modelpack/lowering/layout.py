@@ -74,8 +74,10 @@ def _common_perm(values: Sequence[Value]) -> Perm | None:
     """
     rank = max(value.rank for value in values)
     first = next((v for v in values if v.perm is not None and v.rank == rank), None)
-    if first is None or (rank > 3 and first.perm == channel_last(rank)):
-        return first and first.perm
+    if first is None:
+        return None
+    if rank > 3 and first.perm == channel_last(rank):
+        return first.perm
     if any(v.perm is None and not v.is_const and v.shape == first.shape for v in values):
         return None
     return first.perm

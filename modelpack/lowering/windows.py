@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from modelpack.lowering.value import Size
+from modelpack.lowering import sizes
+from modelpack.lowering.value import Size, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,12 @@ class Window:
             pads=chosen(self.pads, (0, 0)),
         )
 
-    def spans(self, sizes: Sequence[Size]) -> list[Span]:
+    def spans(self, shape: Sequence[Size]) -> list[Span]:
         """Where the windows lie on an input of these spatial sizes."""
         return [
             Span.of(size, extent, stride, pads, self.auto_pad, self.ceil)
             for size, extent, stride, pads in zip(
-                sizes, self.extents, self.strides, self.pads, strict=True
+                shape, self.extents, self.strides, self.pads, strict=True
             )
         ]
 
@@ -169,7 +170,12 @@ def padded(tensor: Any, spans: Sequence[Span], fill: float = 0.0) -> Any:
     if all(span.is_valid for span in spans):
         return tensor
     sides = [[0, 0], *([span.begin, span.end] for span in spans), [0, 0]]
-    return tf.pad(tensor, sides, constant_values=fill)
+    result = tf.pad(tensor, sides, constant_values=fill)
+    channels = tensor.shape[-1]
+    if channels is not None and any(not isinstance(size, int) for side in sides for size in side):
+        # Converters know no size of what is padded by computed amounts; kernels want this one.
+        result = sizes.reshape(result, [*Value(result).dims()[:-1], channels])
+    return result
 
 
 def larger(a: Size, b: Size) -> Size:

@@ -215,7 +215,9 @@ def _savedmodel(
     function = loaded.signatures["serving_default"]
 
     def run(inputs: list[Any]) -> list[Any]:
-        feed = {name: tf.constant(array) for name, array in zip(names, flattened(inputs), strict=True)}
+        feed = {
+            name: tf.constant(array) for name, array in zip(names, flattened(inputs), strict=True)
+        }
         answer = function(**feed)
         run.owner = loaded  # the function does not keep its variables alive
         return [answer[name].numpy() for name in results]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,9 @@ from onnx import TensorProto, helper
 
 from modelpack.errors import ConversionError, UnsupportedOpsError
 from modelpack.lowering.context import Target
-from modelpack.lowering.model import Prepared, prepare
+from modelpack.lowering.model import prepare
 from modelpack.lowering.ops.einsum import parse
+from tests.lowering.backend_suite import RUNNERS
 from tests.lowering.nodes import check, node_model
 
 
@@ -41,8 +44,14 @@ def test_reduction_over_axes_of_an_attribute(op: str) -> None:
 
 @pytest.mark.parametrize(
     ("op", "dtype"),
-    [("ReduceSum", np.int32), ("ReduceMax", np.int8), ("ReduceMin", np.uint8)]
-    + [("ReduceProd", np.int64), ("ReduceMean", np.int32), ("ReduceL1", np.int32)],
+    [
+        ("ReduceSum", np.int32),
+        ("ReduceMax", np.int8),
+        ("ReduceMin", np.uint8),
+        ("ReduceProd", np.int64),
+        ("ReduceMean", np.int32),
+        ("ReduceL1", np.int32),
+    ],
 )
 def test_reduction_of_integers(op: str, dtype: Any) -> None:
     x = whole(3, 4, dtype=dtype)
@@ -154,7 +163,6 @@ def two_nodes(x: Any, b: Any, order: tuple[int, ...], names: list[str]) -> onnx.
         ("ii,i", [(3, 3), (3,)]),
         ("a, b -> b a", [(2,), (3,)]),
         ("ij,jk,kl->il", [(2, 3), (3, 4), (4, 5)]),
-        ("Aa,aB", [(2, 3), (3, 4)]),
         ("abc,cd->abd", [(2, 3, 4), (4, 5)]),
         ("bqhd,bkhd->bhqk", [(2, 3, 2, 4), (2, 5, 2, 4)]),
         ("i...->...", [(3, 2, 4)]),
@@ -163,7 +171,15 @@ def two_nodes(x: Any, b: Any, order: tuple[int, ...], names: list[str]) -> onnx.
 )
 def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:
     inputs = [real(*shape, seed=i) for i, shape in enumerate(shapes)]
-    check(node_model("Einsum", inputs, opset=12, equation=equation), inputs)
+    model = node_model("Einsum", inputs, opset=12, equation=equation)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    check(model, inputs)
+
+
+def test_capitals_of_an_equation_are_letters_of_their_own() -> None:
+    inputs = [real(2, 3), real(3, 4, seed=1)]
+    model = node_model("Einsum", inputs, opset=12, equation="Aa,aB")
+    assert_answers(model, inputs, [inputs[0] @ inputs[1]])
 
 
 def test_einsum_of_integers() -> None:
@@ -206,7 +222,9 @@ def test_softmax(op: str, opset: int, axis: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"is_causal": 1}, {"softcap": 3.0, "scale": 0.3}], ids=["plain", "causal", "cap"]
+    "options",
+    [{}, {"is_causal": 1}, {"softcap": 3.0, "scale": 0.3}],
+    ids=["plain", "causal", "cap"],
 )
 @pytest.mark.parametrize("flat", [False, True])
 def test_attention_of_dynamic_sizes(options: dict[str, Any], flat: bool) -> None:
@@ -249,17 +267,17 @@ def test_a_mask_may_be_shorter_than_the_keys() -> None:
 # --- ops that are functions ----------------------------------------------------------------
 
 
-def prepared(op: str, inputs: list[Any], opset: int, **options: Any) -> Prepared:
-    return prepare(node_model(op, inputs, opset=opset, **options), Target.SAVEDMODEL)
-
-
-@pytest.mark.parametrize("optional", [None, np.zeros((1, 4, 2), np.float32)])
-def test_the_body_of_a_function_knows_which_inputs_there_are(optional: Any) -> None:
-    weight = real(4, 1, 3)
-    inputs = [real(1, 4, 6), weight, None, optional]
-    inputs = inputs if optional is not None else inputs[:2]
-    model = node_model("CausalConvWithState", inputs, opset=27, outputs=2)
-    assert prepare(model, Target.SAVEDMODEL).graph.node
+@pytest.mark.parametrize("past", [None, np.ones((1, 4, 2), np.float32)], ids=["none", "past"])
+def test_the_body_of_a_function_knows_which_inputs_there_are(past: Any) -> None:
+    """The bias is omitted: only the past before it, and the sum over the kernel, are left."""
+    x, weight = real(1, 4, 6), np.ones((4, 1, 3), np.float32)
+    inputs = [x, weight] if past is None else [x, weight, None, past]
+    model = node_model("CausalConvWithState", inputs, opset=27, outputs=2, dynamic=False)
+    before = np.zeros((1, 4, 2), np.float32) if past is None else past
+    padded = np.concatenate([before, x], 2)
+    feed = [x, weight] if past is None else [x, weight, past]
+    expected = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
+    assert_answers(model, feed, [expected, padded[..., -2:]])
 
 
 def test_a_body_takes_the_defaults_of_the_op() -> None:
@@ -275,6 +293,43 @@ def test_an_op_without_lowering_or_body_is_reported() -> None:
         prepare(model, Target.SAVEDMODEL)
 
 
+# --- ops of ONNX Runtime -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("flip_a", "flip_b"), [(0, 0), (0, 1), (1, 0)])
+def test_fused_product(flip_a: int, flip_b: int) -> None:
+    a, b = real(2, 3, 4), real(2, 4, 5, seed=1)
+    inputs = [np.swapaxes(a, 1, 2).copy() if flip_a else a, np.swapaxes(b, 1, 2) if flip_b else b]
+    options = {"alpha": 0.5, "transA": flip_a, "transB": flip_b}
+    model = node_model(
+        "FusedMatMul", inputs, opset=1, domain="com.microsoft", dynamic=False, **options
+    )
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    assert_answers(model, inputs, [0.5 * (a @ b)])
+
+
+@pytest.mark.parametrize("activation", ["Relu", "LeakyRelu", "Elu"])
+def test_fused_gemm(activation: str) -> None:
+    a, b, c = real(2, 3), real(3, 4, seed=1), real(4, seed=2)
+    options = {"activation": activation, "activation_alpha": 0.1}
+    model = node_model("FusedGemm", [a, b, c], opset=1, domain="com.microsoft", **options)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    if activation == "Elu":
+        with pytest.raises(UnsupportedOpsError, match="Elu"):
+            answers(model, [a, b, c])
+        return
+    total = a @ b + c
+    slope = 0.1 if activation == "LeakyRelu" else 0.0
+    assert_answers(model, [a, b, c], [np.where(total > 0, total, slope * total)])
+
+
+def test_skip_layer_normalization() -> None:
+    inputs = [real(2, 3, 8), real(2, 3, 8, seed=1), real(8, seed=2), real(8, seed=3)]
+    model = node_model("SkipLayerNormalization", inputs, opset=1, domain="com.microsoft")
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    check(model, inputs)
+
+
 # --- training ------------------------------------------------------------------------------
 
 
@@ -287,13 +342,10 @@ def test_momentum_of_an_unknown_mode_is_refused() -> None:
         check(model, inputs, targets=["savedmodel"])
 
 
-def answers(model: onnx.ModelProto, feed: list[Any], targets: Any = ("savedmodel", "tflite")) -> Any:
+def answers(
+    model: onnx.ModelProto, feed: list[Any], targets: Any = ("savedmodel", "tflite")
+) -> Any:
     """What the artifacts of a model answer."""
-    import tempfile
-    from pathlib import Path
-
-    from tests.lowering.backend_suite import RUNNERS
-
     results = []
     for target in targets:
         with tempfile.TemporaryDirectory() as scratch:

@@ -140,9 +140,7 @@ def test_against_the_reference(
     arrays = iter(feeds[0])
     count = len(feeds[0]) + len(constants)
     inputs = [None if i in constants else next(arrays) for i in range(count)]
-    model = node_model(
-        op, inputs, opset=opset, constants=constants, outputs=outputs, **attributes
-    )
+    model = node_model(op, inputs, opset=opset, constants=constants, outputs=outputs, **attributes)
     check(model, *feeds, rtol=1e-6, atol=1e-6)
 
 

@@ -145,6 +145,6 @@ def test_scales_go_to_the_activations_that_have_them() -> None:
     [{"direction": "sideways"}, {"activations": ["Swish"]}, {"activations": ["Tanh", "Tanh"]}],
 )
 def test_refused(attributes: dict[str, Any]) -> None:
-    model, inputs = _model("LSTM", **attributes)
+    model, _ = _model("LSTM", **attributes)
     with pytest.raises(UnsupportedOpsError):
         check(model, targets=("savedmodel",), rtol=1e-4, atol=1e-5)

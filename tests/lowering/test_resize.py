@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
+
 from tests.lowering.nodes import check, node_model
 
 RANDOM = np.random.default_rng(0)
@@ -41,10 +40,11 @@ def test_linear(coordinates, scales):
     check(model, [IMAGE], targets=["tflite"], rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize(("coordinates", "nearest"), itertools.product(COORDINATES, NEAREST))
+@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("nearest", NEAREST)
 def test_nearest(coordinates, nearest):
     attributes = {"coordinate_transformation_mode": coordinates, "nearest_mode": nearest}
-    for scales in ((2.0, 3.0), (0.6, 1.4)):
+    for scales in ((2.0, 3.0), (0.65, 1.4)):
         model = scaled(IMAGE, (1, 1, *scales), mode="nearest", **attributes)
         check(model, [IMAGE], targets=["savedmodel"], rtol=0, atol=0)
 
@@ -79,16 +79,14 @@ def test_any_size_of_images(attributes):
 @pytest.mark.parametrize("scales", [(0.3, 0.7), (2.5, 0.5)])
 @pytest.mark.parametrize("exclude_outside", [0, 1])
 def test_antialias(mode, scales, exclude_outside):
-    model = scaled(
-        IMAGE, (1, 1, *scales), mode=mode, antialias=1, exclude_outside=exclude_outside
-    )
+    model = scaled(IMAGE, (1, 1, *scales), mode=mode, antialias=1, exclude_outside=exclude_outside)
     check(model, [IMAGE], targets=["savedmodel"])
 
 
 @pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_aspect_ratio_with_negative_axes(policy, dynamic):
-    attributes = {"keep_aspect_ratio_policy": policy, "axes": [-1, -2], "mode": "linear"}
+def test_aspect_ratio(policy, dynamic):
+    attributes = {"keep_aspect_ratio_policy": policy, "axes": [3, 2], "mode": "linear"}
     check(sized(IMAGE, (9, 11), dynamic=dynamic, **attributes), [IMAGE])
 
 

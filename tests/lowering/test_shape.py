@@ -96,7 +96,12 @@ COMPUTED = [
         {},
     ),
     ("Pad", 18, [[_floats(3, 4), _ints(1, -1), _scalar(2), _ints(-1)]], {}),
-    ("Pad", 13, [[_floats(3, 4), _ints(2, 0, 0, 3)], [_floats(5, 5), _ints(0, -1, 4, 3)]], {"mode": "reflect"}),
+    (
+        "Pad",
+        13,
+        [[_floats(3, 4), _ints(2, 0, 0, 3)], [_floats(5, 5), _ints(0, -1, 4, 3)]],
+        {"mode": "reflect"},
+    ),
     ("Squeeze", 13, [[_floats(1, 3, 1), _ints(-1, 0)], [_floats(2, 1, 1), _ints(1, 2)]], {}),
     ("Unsqueeze", 13, [[_floats(2, 3), _ints(-1, 0)], [_floats(1, 5), _ints(1, 2)]], {}),
     ("Range", 11, [[_scalar(1), _scalar(2), _scalar(0.3)]], {}),

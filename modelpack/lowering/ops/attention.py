@@ -77,12 +77,13 @@ class Masking:
         """Which keys are no padding and in reach: (queries, keys) or (batch, 1, queries, keys)."""
         small = all(isinstance(size, int) for size in (queries, keys))
         span = np.arange if small and queries * keys <= _LARGEST_CONSTANT else tf.range
-        position, key = span(queries)[:, None], span(keys)[None, :]
+        expand = np.expand_dims if span is np.arange else tf.expand_dims
+        position, key = expand(span(queries), 1), expand(span(keys), 0)
         seen: Any = key >= 0
         if self.lengths is None:
             position = position + self.past
         else:
-            lengths = tf.cast(self.lengths.tensor, tf.int32)[:, None, None, None]
+            lengths = tf.reshape(tf.cast(self.lengths.tensor, tf.int32), [-1, 1, 1, 1])
             position = tf.cast(position, tf.int32) + (lengths - queries)
             seen = tf.cast(key, tf.int32) < lengths
         if self.right >= 0:

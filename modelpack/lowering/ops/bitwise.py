@@ -89,11 +89,11 @@ def bit_shift(ctx: Context, x: Any, y: Any, *, direction: str) -> Any:
     within = tf.where(inside, count, bits - 1)
     if direction == "LEFT":
         shifted = _left_shift(ctx, x, within)
-        return _chosen(inside, shifted, tf.zeros_like(shifted))
+        return _or_zero(inside, shifted)
     if ctx.builtin_only and x.dtype.size == 8:
         raise ctx.refuse("there is no right shift of 64 bits")
     shifted = tf.bitwise.right_shift(x, tf.cast(within, x.dtype))
-    return _chosen(inside, shifted, tf.zeros_like(shifted)) if x.dtype.is_unsigned else shifted
+    return _or_zero(inside, shifted) if x.dtype.is_unsigned else shifted
 
 
 def _count(y: Any, bits: int) -> Any:
@@ -115,10 +115,9 @@ def _times(wide: Any, power: Any) -> Any:
     return tf.cast(tf.cast(wide, power.dtype) * power, wide.dtype)
 
 
-def _chosen(condition: Any, x: Any, y: Any) -> Any:
-    """Select between unsigned tensors, by casts that TFLite has."""
-    signed = {tf.uint64: tf.int64, tf.uint32: tf.int64, tf.uint16: tf.int32, tf.uint8: tf.int32}
-    wide = signed.get(x.dtype, x.dtype)
+def _or_zero(condition: Any, x: Any) -> Any:
+    """Select between an integer and 0, in the dtypes that TFLite's kernel takes."""
     if x.dtype is tf.uint64:
-        return tf.bitcast(tf.where(condition, tf.bitcast(x, wide), tf.bitcast(y, wide)), x.dtype)
-    return tf.cast(tf.where(condition, tf.cast(x, wide), tf.cast(y, wide)), x.dtype)
+        return tf.bitcast(_or_zero(condition, tf.bitcast(x, tf.int64)), tf.uint64)
+    wide = tf.int64 if x.dtype.size > 2 else tf.int32
+    return tf.cast(tf.where(condition, tf.cast(x, wide), tf.zeros([], wide)), x.dtype)

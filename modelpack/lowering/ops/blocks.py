@@ -14,6 +14,7 @@ from modelpack.lowering.moving import moved
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
 
+
 @lowers("DepthToSpace", 1)
 def depth_to_space_1(ctx: Context, x: Value, *, blocksize: int) -> Value:
     return depth_to_space_11(ctx, x, blocksize=blocksize)

@@ -68,9 +68,7 @@ def range_11(ctx: Context, start: Value, limit: Value, delta: Value) -> Any:
 
 
 @lowers("Range", 27)
-def range_27(
-    ctx: Context, start: Value, limit: Value, delta: Value, *, stash_type: int = 1
-) -> Any:
+def range_27(ctx: Context, start: Value, limit: Value, delta: Value, *, stash_type: int = 1) -> Any:
     return _range(start, limit, delta)
 
 

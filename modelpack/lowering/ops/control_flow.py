@@ -22,6 +22,8 @@ from modelpack.lowering.value import Size, Value
 
 # A loop of tensors is laid out step by step up to this many nodes.
 _MOST_UNROLLED_NODES = 256
+# Exporters write while-loops with the largest number of steps there is.
+_NO_LIMIT = 2**31 - 1
 # A loop of sequences, which has no other form, up to this many steps.
 _MOST_UNROLLED_STEPS = 1024
 
@@ -133,9 +135,12 @@ def _unrolled(
     tensors_only = all(isinstance(value, Value) for value in initial)
     nodes = max(1, len(body.node))
     most = _MOST_UNROLLED_NODES // nodes if tensors_only else _MOST_UNROLLED_STEPS
-    steps = most + 1 if trips is None or trips.const is None else int(trips.const.item())
+    steps = _NO_LIMIT if trips is None or trips.const is None else int(trips.const.item())
+    if most < steps < _NO_LIMIT:
+        return None
     going = Value(const=np.array(True)) if cond is None else cond
-    carried, stacked = list(initial), [[] for _ in body.output[1 + len(initial) :]]
+    carried = list(initial)
+    stacked: list[list[Value]] = [[] for _ in body.output[1 + len(initial) :]]
     for i in range(min(steps, most + 1)):
         if going.const is None or i == most:
             return None

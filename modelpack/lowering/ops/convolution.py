@@ -64,9 +64,10 @@ def convolved(
 
 
 def with_channels(tensor: Any, channels: int) -> Any:
-    if tensor.shape[-1] is None:
-        tensor = tf.ensure_shape(tensor, [*tensor.shape[:-1], channels])
-    return tensor
+    """A channel-last tensor whose channels are known, as kernels need them."""
+    if tensor.shape[-1] is not None:
+        return tensor
+    return sizes.reshape(tensor, [*Value(tensor).dims()[:-1], channels])
 
 
 def with_bias(tensor: Any, b: Value | None) -> Any:
@@ -132,11 +133,15 @@ def spread(tensor: Any, steps: Sequence[int], first_axis: int) -> Any:
         if step == 1 or tensor.shape[axis] == 1:
             continue
         dims = Value(tensor).dims()
-        sides = [[0, 0]] * (tensor.shape.rank + 1)
-        sides[axis + 1] = [0, step - 1]
-        spaced = tf.pad(tf.expand_dims(tensor, axis + 1), sides)
-        long = sizes.reshape(spaced, [*dims[:axis], dims[axis] * step, *dims[axis + 1 :]])
-        tensor = long[(slice(None),) * axis + (slice(None, 1 - step),)]
+        before, size, after = (
+            sizes.product(dims[:axis]),
+            dims[axis],
+            sizes.product(dims[axis + 1 :]),
+        )
+        rows = sizes.reshape(tensor, [before, size, after])
+        rows = tf.pad(rows, [[0, 0], [0, 0], [0, (step - 1) * after]])
+        rows = sizes.reshape(rows, [before, size * step, after])[:, : 1 - step]
+        tensor = sizes.reshape(rows, [*dims[:axis], (size - 1) * step + 1, *dims[axis + 1 :]])
     return tensor
 
 

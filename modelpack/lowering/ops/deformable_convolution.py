@@ -50,15 +50,10 @@ def deform_conv(
     columns = sizes.reshape(
         tf.transpose(sampled, [0, 1, 4, 2, 3]), [batch, channels * elements, *plane]
     )
-    weights = w.mapped(lambda kernel: sizes.reshape(kernel, [kernel.shape[0] or -1, _of(w), 1, 1]))
-    return convolved(
-        ctx, Value(columns), weights, b, Window.of([1, 1], None, None, "NOTSET"), group
-    )
-
-
-def _of(w: Value) -> int:
-    inputs, height, width = w.shape[1:]
-    return inputs * height * width
+    inputs = sizes.product(w.dims()[1:])
+    weights = w.mapped(lambda kernel: sizes.reshape(kernel, [-1, inputs, 1, 1]))
+    single = Window.of([1, 1], None, None, "NOTSET")
+    return convolved(ctx, Value(columns), weights, b, single, group)
 
 
 def _grid(window: Window, plane: Sequence[Size], axis: int, dtype: Any) -> Any:
@@ -90,6 +85,6 @@ def _sampled(x: Value, groups: int, places: Sequence[Any], shares: Any) -> Any:
             weight = near * inside if weight is None else weight * near * inside
             indices.append(tf.cast(tf.minimum(tf.maximum(at, 0), last), tf.int32))
         found = tf.gather(pixels, indices[0] * width + indices[1], axis=2, batch_dims=2)
-        part = found * weight[..., None]
+        part = found * tf.expand_dims(weight, -1)
         total = part if total is None else total + part
     return total

@@ -165,14 +165,15 @@ def round_half_to_even(x: Any) -> Any:
 @lowers("Erf", 9, 13)
 @elementwise
 def error_function(ctx: Context, x: Any) -> Any:
-    """Where there is no kernel: ``gelu(z) = z / 2 * (1 + erf(z / sqrt(2)))``, solved for erf.
+    real = tf.cast(x, tf.float32) if x.dtype.is_integer else x
+    return tf.cast(_erf_by_gelu(real) if ctx.builtin_only else tf.math.erf(real), x.dtype)
+
+
+def _erf_by_gelu(x: Any) -> Any:
+    """``gelu(z) = z / 2 * (1 + erf(z / sqrt(2)))``, solved for erf, as only gelu has a kernel.
 
     Near 0, where that cancels, the first two terms of the Taylor series.
     """
-    if x.dtype.is_integer:
-        return tf.cast(error_function.__wrapped__(ctx, tf.cast(x, tf.float32)), x.dtype)
-    if not ctx.builtin_only:
-        return tf.math.erf(x)
     # In float32 erf is 1 from 4 on.
     z = tf.clip_by_value(x, -4.0, 4.0) * math.sqrt(2)
     far = 2 * tf.nn.gelu(z) / z - 1

@@ -35,12 +35,12 @@ def _eliminated(matrix: Any, rows: int) -> Any:
         column = tf.abs(matrix[..., 0])
         chosen = tf.one_hot(tf.argmax(column, -1, output_type=tf.int32), left)
         first = tf.one_hot(0, left)
-        pivot_row = tf.reduce_sum(matrix * chosen[..., None], -2, keepdims=True)
+        pivot_row = tf.reduce_sum(matrix * tf.expand_dims(chosen, -1), -2, keepdims=True)
         # Moving the first row to the pivot's place exchanges them, unless it is the pivot.
-        moved = (matrix + chosen[..., None] * (matrix[..., :1, :] - pivot_row))[..., 1:, :]
+        moved = (matrix + tf.expand_dims(chosen, -1) * (matrix[..., :1, :] - pivot_row))[..., 1:, :]
         pivot = pivot_row[..., 0]
         safe = tf.where(tf.equal(pivot, 0), tf.ones_like(pivot), pivot)
-        factors = moved[..., :1] / safe[..., None]
+        factors = moved[..., :1] / tf.expand_dims(safe, -1)
         matrix = (moved - factors * pivot_row)[..., 1:]
         sign = 2 * tf.reduce_sum(chosen * first, -1) - 1
         result = result * pivot[..., 0] * sign

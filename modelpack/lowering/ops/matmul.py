@@ -116,7 +116,7 @@ def _unflipped(a: Any, b: Any, flip_a: bool, flip_b: bool) -> tuple[Any, Any]:
 
 def _integer_product(a: Any, b: Any) -> Any:
     """LiteRT has no kernel for it, but kernels to multiply element by element and to add up."""
-    return tf.reduce_sum(a[..., :, :, None] * b[..., None, :, :], -2)
+    return tf.reduce_sum(tf.expand_dims(a, -1) * tf.expand_dims(b, -3), -2)
 
 
 def _operand(x: Value) -> tuple[Any, bool]:
@@ -132,8 +132,8 @@ def _operand(x: Value) -> tuple[Any, bool]:
 
 def _with_vector(ctx: Context, a: Value, b: Value) -> Any:
     """A vector is a matrix of one row on the left, of one column on the right."""
-    left = a.tensor[None, :] if a.rank == 1 else a.tensor
-    right = b.tensor[:, None] if b.rank == 1 else b.tensor
+    left = tf.expand_dims(a.tensor, 0) if a.rank == 1 else a.tensor
+    right = tf.expand_dims(b.tensor, 1) if b.rank == 1 else b.tensor
     result = product(ctx, left, right)
     gone = [-2] * (a.rank == 1) + [-1] * (b.rank == 1)
     return tf.squeeze(result, gone)

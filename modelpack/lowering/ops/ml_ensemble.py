@@ -212,7 +212,8 @@ class _Scorer:
         """What the trees add up to, [N, targets]; 0 where no leaf has a weight."""
         weights, how = self._ensemble.weights, self._ensemble.aggregate
         cells = (self._row_of[weights.node], weights.target)
-        fill = {"MIN": np.inf, "MAX": -np.inf}.get(how, 0)
+        # TFLite's converter makes infinite constants finite ones.
+        fill = {"MIN": 1, "MAX": -1}.get(how, 0) * float(self._dtype.max)
         table = np.full(self._shape(), fill, self._dtype.as_numpy_dtype)
         join = {"MIN": np.minimum, "MAX": np.maximum}.get(how, np.add)
         join.at(table, cells, weights.weight.astype(table.dtype))

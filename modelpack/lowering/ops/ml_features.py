@@ -79,10 +79,17 @@ def imputer(
 
 
 @lowers("ArrayFeatureExtractor", 1, domain=_DOMAIN)
-def array_feature_extractor(x: Value, y: Value) -> Any:
+def array_feature_extractor(ctx: Context, x: Value, y: Value) -> Any:
     tensor = ml_scores.rows(x, x.dtype)
     index = y.const.reshape(-1) if y.const is not None else sizes.reshape(y.tensor, [-1])
-    return tf.gather(tensor, index, axis=-1)
+    if x.dtype != tf.string or not ctx.builtin_only:
+        return tf.gather(tensor, index, axis=-1)
+    # TFLite gathers strings from vectors only.
+    *outer, width = [1, *x.dims()] if x.rank == 1 else x.dims()
+    starts = tf.range(sizes.product(outer)) * width
+    positions = tf.expand_dims(starts, 1) + tf.cast(index, tf.int32)
+    found = tf.gather(tf.reshape(tensor, [-1]), positions)
+    return sizes.reshape(found, [*outer, positions.shape[1] or tf.shape(index)[0]])
 
 
 @lowers("FeatureVectorizer", 1, domain=_DOMAIN)

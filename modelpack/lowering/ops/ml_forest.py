@@ -91,8 +91,7 @@ class Forest:
 def with_sets_unrolled(nodes: Nodes, members: Array) -> Nodes:
     """Nodes in which a test for membership is a chain of tests for equality.
 
-    Args:
-        members: the sets' members, node by node, a NaN after each set.
+    ``members`` are those of the sets, node by node, with a NaN after each set.
     """
     tests = np.flatnonzero(nodes.mode == Mode.BRANCH_MEMBER)
     if not len(tests):

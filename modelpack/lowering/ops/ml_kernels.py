@@ -102,9 +102,7 @@ def coupled(scores: Any, a: Array, b: Array, classes: int) -> Any:
 def _minimised(form: Any, own: Any, classes: int) -> Any:
     """The distribution p of least ``p.T @ form @ p``, row by row, by coordinate descent.
 
-    Args:
-        form: [N, classes, classes], symmetric.
-        own: its diagonals.
+    ``form`` is [N, classes, classes] and symmetric, ``own`` its diagonals.
     """
 
     def gradient(p: Any) -> tuple[Any, Any]:

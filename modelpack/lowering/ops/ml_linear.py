@@ -144,7 +144,7 @@ def svm_classifier(
         return label, ml_scores.transformed(ctx, scores, post_transform)
     if post_transform == "PROBIT":
         raise ctx.refuse("PROBIT of one column of two classes is not defined")
-    return label, ml_scores.two_columns(scores, post_transform != "NONE", "NONE")
+    return label, ml_scores.two_columns(scores, post_transform != "NONE", post_transform)
 
 
 def _pair_matrix(coefficients: Array, vectors_per_class: Sequence[int]) -> Array:

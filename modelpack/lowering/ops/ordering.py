@@ -16,6 +16,7 @@ from modelpack.lowering.value import Value
 
 _ArgFunction = Callable[..., Any]
 
+
 @lowers("TopK", 1)
 def top_k_1(ctx: Context, x: Value, *, k: int, axis: int = -1) -> tuple[Value, Value]:
     return _top_k(ctx, x, k, axis, largest=True)

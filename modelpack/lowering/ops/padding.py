@@ -68,7 +68,9 @@ def _pad(ctx: Context, x: Value, edges: _Edges, mode: str, fill: Any) -> Value:
     if mode not in _SOURCE:
         raise ctx.refuse(f"unknown mode '{mode}'")
     if mode == "reflect" and _mirrors(tensor, edges):
-        return x.like(moved(ctx, lambda t: tf.pad(t, edges, "REFLECT"), tensor, kernel=dtypes.TFLITE))
+        return x.like(
+            moved(ctx, lambda t: tf.pad(t, edges, "REFLECT"), tensor, kernel=dtypes.TFLITE)
+        )
     for axis, (low, high) in enumerate(edges):
         if not _is_none((low, high)):
             tensor = _from_itself(ctx, tensor, axis, low, high, mode)
@@ -116,8 +118,7 @@ def _sum(size: int | None, low: Size, high: Size) -> int | None:
 def _mirrors(tensor: Any, edges: _Edges) -> bool:
     """Whether all amounts are known to be less than the sizes: what the kernel takes."""
     return all(
-        _is_none(edge)
-        or (sizes.is_static(edge) and size is not None and max(edge) < size)
+        _is_none(edge) or (sizes.is_static(edge) and size is not None and max(edge) < size)
         for size, edge in zip(tensor.shape, edges, strict=True)
     )
 

@@ -64,6 +64,18 @@ def max_pool(
     return _max_pool(ctx, x, window, storage_order)
 
 
+@lowers("AveragePool", 1)
+def average_pool_1(
+    x: Value,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Value:
+    return _average_pool(x, Window.of(kernel_shape, strides, pads, auto_pad), False)
+
+
 @lowers("AveragePool", 7)
 def average_pool_7(
     x: Value,
@@ -189,7 +201,8 @@ def _max_and_indices(
     places = sizes.reshape(tf.range(count), order)
     places = (tf.transpose(places) if storage_order else places)[None, ..., None]
     best = padded(tensor, spans, lowest), padded(places, spans, -1)
-    for axis, span in enumerate(spans):
+    # The last axis first: of equal elements, the one in the first row is found.
+    for axis, span in reversed(list(enumerate(spans))):
         maxima, where = (slid(part, axis, window, span.count) for part in best)
         best = maxima[0], where[0]
         for candidate in zip(maxima[1:], where[1:], strict=True):

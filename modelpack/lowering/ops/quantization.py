@@ -90,12 +90,13 @@ def quantize_23(
     saturate: int = 1,
 ) -> Any:
     dtype = _quantized_dtype(zero_point, output_dtype)
+    _check_casts(ctx, dtype)
     parameters = [_broadcasting(item, x, axis, block_size) for item in (scale, zero_point)]
     (real, step, zero), perm = aligned([x, *parameters])
     wide = _dtype_of(precision) if precision else tf.float32
     ratio = tf.cast(tf.cast(real, wide) / tf.cast(step, wide), tf.float32)
     if not dtype.is_integer:
-        return Value(_small_float(ctx, ratio, dtype, bool(saturate)), perm=perm)
+        return Value(_small_float(ratio, dtype, bool(saturate)), perm=perm)
     return Value(on_grid(ratio, None if zero is None else as_float(ctx, zero), dtype), perm=perm)
 
 
@@ -177,8 +178,7 @@ def as_float(ctx: Context, whole: Any) -> Any:
     return tf.cast(tf.cast(whole, tf.int8) if whole.dtype in _FOUR_BITS else whole, tf.float32)
 
 
-def _small_float(ctx: Context, real: Any, dtype: Any, saturate: bool) -> Any:
-    _check_casts(ctx, dtype)
+def _small_float(real: Any, dtype: Any, saturate: bool) -> Any:
     if saturate:
         limit = float(ml_dtypes.finfo(dtype.as_numpy_dtype).max)
         real = tf.clip_by_value(real, -limit, limit)

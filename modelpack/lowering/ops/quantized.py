@@ -17,7 +17,8 @@ from modelpack.lowering.layout import aligned, reduced
 from modelpack.lowering.ops.convolution import conv
 from modelpack.lowering.ops.quantization import as_float, dequantize_23, dynamic_quantize, on_grid
 from modelpack.lowering.registry import lowers
-from modelpack.lowering.value import Value
+from modelpack.lowering.sizes import product
+from modelpack.lowering.value import Size, Value
 
 _RUNTIME = "com.microsoft"
 
@@ -54,8 +55,7 @@ def conv_integer(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    terms = w.shape[1:]
-    wide = _exact_dtype(ctx, *terms)
+    wide = _exact_dtype(ctx, *w.dims()[1:])
     result = conv(
         ctx,
         _shifted(ctx, x, x_zero_point, None, wide),
@@ -141,7 +141,7 @@ def qlinear_conv(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Value:
-    wide = _exact_dtype(ctx, *w.shape[1:])
+    wide = _exact_dtype(ctx, *w.dims()[1:])
     result = conv(
         ctx,
         _shifted(ctx, x, x_zero_point, None, wide),
@@ -181,7 +181,7 @@ def qgemm(
     transB: int = 0,  # noqa: N803
 ) -> Any:
     """The bias is int32, in units of ``alpha * a_scale * b_scale``; without a y_scale, float."""
-    wide = _exact_dtype(ctx, b.shape[1 if transB else 0])
+    wide = _exact_dtype(ctx, b.dims()[1 if transB else 0])
     left = _shifted(ctx, a, a_zero_point, None, wide).tensor
     right = _shifted(ctx, b, b_zero_point, 0 if transB else 1, wide).tensor
     sums = tf.matmul(left, right, transpose_a=bool(transA), transpose_b=bool(transB))
@@ -199,7 +199,7 @@ def _product(
     ctx: Context, a: Value, b: Value, a_zero_point: Value | None, b_zero_point: Value | None
 ) -> Any:
     """The product of matrices less their zero points: one each, or one a row and a column."""
-    wide = _exact_dtype(ctx, b.shape[-2] if b.rank > 1 else b.shape[0])
+    wide = _exact_dtype(ctx, b.dims()[-2 if b.rank > 1 else 0])
     left = _shifted(ctx, a, a_zero_point, -2, wide).tensor
     right = _shifted(ctx, b, b_zero_point, -1, wide).tensor
     left, right = left[None] if a.rank == 1 else left, right[:, None] if b.rank == 1 else right
@@ -208,9 +208,10 @@ def _product(
     return tf.squeeze(result, gone) if gone else result
 
 
-def _exact_dtype(ctx: Context, *terms: int | None) -> Any:
+def _exact_dtype(ctx: Context, *terms: Size) -> Any:
     """The float to add so many products of 8-bit integers in."""
-    few = None not in terms and int(np.prod(terms)) <= _EXACT_TERMS
+    count = product(terms)
+    few = isinstance(count, int) and count <= _EXACT_TERMS
     return tf.float32 if ctx.builtin_only or few else tf.float64
 
 

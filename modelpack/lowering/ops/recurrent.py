@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from modelpack.errors import ConversionError
 from modelpack.lowering import loops, sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.registry import lowers
-from modelpack.lowering.value import Size, Value
+from modelpack.lowering.value import Value
 
 # Up to this many steps are laid out one after the other: faster than a loop, and still small.
 _LONGEST_UNROLLED = 32
@@ -42,6 +43,13 @@ class _Inputs:
     lengths: Value | None
     initial: tuple[Value | None, ...]
     peepholes: Value | None = None
+
+    @property
+    def hidden(self) -> int:
+        size = self.r.shape[2]
+        if size is None:
+            raise ConversionError("the hidden size of a recurrent network is not static")
+        return size
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,9 +286,7 @@ def _lstm_coupled(weights: _Weights, functions: list[_Unary]) -> _Cell:
 
 def _lstm(weights: _Weights, functions: list[_Unary], coupled: bool) -> _Cell:
     f, g, h = functions
-    peep_i, peep_o, peep_f = (
-        (None, None, None) if weights.p is None else tf.split(weights.p, 3, 0)
-    )
+    peep_i, peep_o, peep_f = (None, None, None) if weights.p is None else tf.split(weights.p, 3, 0)
 
     def step(x: Any, state: list[Any]) -> list[Any]:
         before = state[1]
@@ -333,12 +339,11 @@ def _cell(
     ctx: Context, inputs: _Inputs, d: int, x: Any, make: _MakeCell, functions: list[_Unary]
 ) -> tuple[_Cell, Any]:
     """The cell of a direction, and the input times its weights and with its biases."""
-    hidden = inputs.r.shape[2]
     bias = inputs.b
     w, r = _direction(ctx, inputs.w, d, True), _direction(ctx, inputs.r, d, True)
     wb, rb = (None, None) if bias is None else tf.split(_direction(ctx, bias, d), 2, 0)
     p = None if inputs.peepholes is None else _direction(ctx, inputs.peepholes, d)
-    cell = make(_Weights(w, r, wb, rb, p, hidden), functions)
+    cell = make(_Weights(w, r, wb, rb, p, inputs.hidden), functions)
     steps, batch, features = Value(x).dims()
     projected = tf.matmul(sizes.reshape(x, [-1, features]), w)
     if cell.input_bias is not None:
@@ -356,8 +361,7 @@ def _direction(ctx: Context, value: Value, d: int, transposed: bool = False) -> 
 
 
 def _initial(inputs: _Inputs, layout: int, d: int, projected: Any) -> list[Any]:
-    hidden = inputs.r.shape[2]
-    batch = Value(projected).dims()[1]
+    hidden, batch = inputs.hidden, Value(projected).dims()[1]
     given = []
     for value in inputs.initial:
         if value is None:

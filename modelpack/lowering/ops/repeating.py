@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tensorflow as tf
 
 from modelpack.lowering import sizes
@@ -34,7 +32,7 @@ def _broadcast(own: Size, wanted: Size) -> Size:
     if isinstance(wanted, int):
         if wanted == 1 or (isinstance(own, int) and own != 1):
             return own
-        return wanted if wanted != 0 or isinstance(own, int) else wanted
+        return wanted
     if isinstance(own, int):
         return wanted if own == 1 else own
     return tf.where(tf.equal(own, 1), wanted, own)

@@ -225,7 +225,8 @@ def _half_pixel(x: Any, axis: Axis) -> Any:
 
 def _half_pixel_symmetric(x: Any, axis: Axis) -> Any:
     before, after = _float(axis.before), _float(axis.after)
-    return before / 2 * (1 - after / (axis.scale * before)) + _half_pixel(x, axis)
+    offset = before / 2 * (1 - after / (axis.scale * before))
+    return offset + (x + 0.5) / axis.scale - 0.5
 
 
 def _pytorch_half_pixel(x: Any, axis: Axis) -> Any:

@@ -86,9 +86,10 @@ def _taps(
     )
     if mode == "nearest":
         x = tf.round(x)
-    if padding_mode == "border":
+    # Of cubic interpolation only the neighbours are moved inside, as in PyTorch.
+    if padding_mode == "border" and mode != "cubic":
         x = _clipped(x, length)
-    elif padding_mode == "reflection":
+    elif padding_mode == "reflection" and mode != "cubic":
         x = _reflected(x, low, high)
     floor = tf.floor(x)
     part = x - floor
@@ -148,9 +149,9 @@ def _gathered(images: Any, dims: Sequence[Size], batch: Any, taps: Sequence[Sequ
 def _counted(values: Any, corner: Sequence[_Tap]) -> Any:
     for tap in corner:
         if tap.weight is not None:
-            values *= tf.cast(tap.weight, values.dtype)[..., None]
+            values *= tf.expand_dims(tf.cast(tap.weight, values.dtype), -1)
         if tap.inside is not None:
-            values = tf.where(tap.inside[..., None], values, tf.zeros_like(values))
+            values = tf.where(tf.expand_dims(tap.inside, -1), values, tf.zeros_like(values))
     return values
 
 
@@ -277,25 +278,31 @@ def _pooled(
     mode: str,
 ) -> Any:
     rows = sizes.reshape(images, [-1, dims[-1]])
-    down = [_widened(tap, (slice(None),) * 3 + (None, None)) for tap in vertical.taps]
-    across = [_widened(tap, (slice(None), None, None)) for tap in horizontal.taps]
+    down = [_Tap(*map(_down, tap)) for tap in vertical.taps]
+    across = [_Tap(*map(_across, tap)) for tap in horizontal.taps]
     values = [
         _counted(tf.gather(rows, (batch * dims[1] + y.index) * dims[2] + x.index), (y, x))
         for y, x in product(down, across)
     ]
-    used = tf.logical_and(vertical.used[:, :, :, None, None], horizontal.used[:, None, None])
+    used = tf.expand_dims(tf.logical_and(_down(vertical.used), _across(horizontal.used)), -1)
     if mode == "max":
         # The greatest weighted neighbour, as ONNX defines it, and not of their sum.
-        best = tf.where(used[..., None], _greatest(values), images.dtype.min)
+        best = tf.where(used, _greatest(values), images.dtype.min)
         found = tf.reduce_max(best, [2, 4])
         return tf.where(found > images.dtype.min, found, tf.zeros_like(found))
-    total = tf.where(used[..., None], tf.add_n(values), tf.cast(0, images.dtype))
+    total = tf.where(used, tf.add_n(values), tf.cast(0, images.dtype))
     count = tf.maximum(vertical.count * horizontal.count, 1.0)
-    return tf.reduce_sum(total, [2, 4]) / tf.cast(count, images.dtype)[:, None, None, None]
+    return tf.reduce_sum(total, [2, 4]) / tf.reshape(tf.cast(count, images.dtype), [-1, 1, 1, 1])
 
 
-def _widened(tap: _Tap, index: tuple[Any, ...]) -> _Tap:
-    return _Tap(tap.index[index], tap.weight[index], tap.inside[index])
+def _down(tensor: Any) -> Any:
+    """From ``[regions, bins, points]`` to ``[regions, bins, points, 1, 1]``."""
+    return tf.expand_dims(tf.expand_dims(tensor, -1), -1)
+
+
+def _across(tensor: Any) -> Any:
+    """From ``[regions, bins, points]`` to ``[regions, 1, 1, bins, points]``."""
+    return tf.expand_dims(tf.expand_dims(tensor, 1), 1)
 
 
 def _greatest(values: Sequence[Any]) -> Any:

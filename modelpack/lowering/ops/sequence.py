@@ -7,6 +7,7 @@ is what it holds, or None.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,9 +76,7 @@ def sequence_erase(
         return input_sequence[:index] + input_sequence[index + 1 :]
     return [
         _either(tf.less(i, index), at_i, after_i)
-        for i, (at_i, after_i) in enumerate(
-            zip(input_sequence[:-1], input_sequence[1:], strict=True)
-        )
+        for i, (at_i, after_i) in enumerate(pairwise(input_sequence))
     ]
 
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 from modelpack.lowering import known, sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import permuted
-from modelpack.lowering.regrouping import reshaped
 from modelpack.lowering.registry import lowers
-from modelpack.lowering.value import Value
+from modelpack.lowering.regrouping import reshaped
+from modelpack.lowering.value import Size, Value
 
 
 @lowers("Shape", 1, 13)
@@ -26,7 +26,9 @@ def shape_15(x: Value, *, start: int = 0, end: int | None = None) -> Value:
     elements = known.shape_of(x)[start:end]
     if not np.isnan(elements).any():
         return Value(const=elements.astype(np.int64))
-    return Value(sizes.pack(x.dims()[start:end], tf.int64), known=elements)
+    held = tf.shape(x.held)
+    logical = held if x.perm is None else tf.gather(held, x.perm)
+    return Value(tf.cast(logical[start:end], tf.int64), known=elements)
 
 
 @lowers("Size", 1, 13, 19, 21, 23, 24, 25)
@@ -49,15 +51,25 @@ def reshape_5(x: Value, shape: Value) -> Any:
 def reshape_14(x: Value, shape: Value, *, allowzero: int = 0) -> Any:
     wanted = shape.sizes()
     if allowzero:
-        return sizes.reshape(x.tensor, wanted)
+        return reshaped(x, wanted)
     own = x.dims()
     wanted = [own[i] if isinstance(s, int) and s == 0 else s for i, s in enumerate(wanted)]
-    computed = [i for i, s in enumerate(wanted) if not isinstance(s, int)]
-    if len(computed) > 1 or (computed and -1 in sizes.static(wanted)):
-        if not known.made_of_sizes(shape):
-            for i in computed[: x.rank]:
-                wanted[i] = tf.where(tf.equal(wanted[i], 0), own[i], wanted[i])
+    # With one size that is not known, its value does not matter.
+    if sizes.static(shape.sizes()).count(None) + sizes.static(wanted).count(-1) > 1:
+        wanted = _zeros_copied(shape, wanted, own)
     return reshaped(x, wanted, own)
+
+
+def _zeros_copied(shape: Value, wanted: Sequence[Size], own: Sequence[Size]) -> list[Size]:
+    """Computed sizes may turn out as 0, which copies; of those of tensors none means that."""
+    if known.made_of_sizes(shape):
+        return list(wanted)
+    return [
+        size
+        if isinstance(size, int) or i >= len(own)
+        else tf.where(tf.equal(size, 0), own[i], size)
+        for i, size in enumerate(wanted)
+    ]
 
 
 @lowers("Flatten", 1, 9, 11, 13, 21, 23, 24, 25)
@@ -134,8 +146,8 @@ def _unsqueeze(x: Value, axes: Sequence[int]) -> Any:
         assert const is not None
         return np.expand_dims(const, tuple(new))
     if x.perm is None:
-        dims = iter(x.dims())
-        return sizes.reshape(x.held, [1 if axis in new else next(dims) for axis in range(rank)])
+        own = iter(x.dims())
+        return sizes.reshape(x.held, [1 if axis in new else next(own) for axis in range(rank)])
     # Held where they cost nothing to insert: in front.
     old = [axis for axis in range(rank) if axis not in new]
     dims = x.dims()

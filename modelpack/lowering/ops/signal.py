@@ -47,6 +47,7 @@ def dft_20(
     inverse: int = 0,
     onesided: int = 0,
 ) -> Any:
+    _check_parts(ctx, x)
     swap = _swapping(x.rank, -2 if axis is None else axis.sizes()[0])
     if ctx.builtin_only and tf.is_tensor(swap):
         raise ctx.refuse("the axis is not known before it runs")
@@ -73,6 +74,7 @@ def stft(
     *,
     onesided: int = 1,
 ) -> Any:
+    _check_parts(ctx, signal)
     total, step = signal.dims()[1], frame_step.sizes()[0]
     if frame_length is not None:
         length = frame_length.sizes()[0]
@@ -84,6 +86,11 @@ def stft(
     if window is not None:
         frames *= window.tensor[:, None]
     return _spectrum(ctx, frames, length, length, False, bool(onesided))
+
+
+def _check_parts(ctx: Context, x: Value) -> None:
+    if x.shape[-1] not in {1, 2}:
+        raise ctx.refuse("the last axis, of size 1 or 2 for real or complex, is not known")
 
 
 def _swapping(rank: int, axis: Size) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,11 +36,17 @@ def regex_full_match(x: Value, *, pattern: str | None = None) -> Any:
 def string_split(
     x: Value, *, delimiter: str | None = None, maxsplit: int | None = None
 ) -> tuple[Any, Any]:
+    """An empty text has no pieces, as in ONNX Runtime."""
     flat = tf.reshape(x.tensor, [-1])
+    if not delimiter:
+        flat = tf.strings.strip(flat)
     limit = -1 if maxsplit is None else maxsplit
     pieces = tf.strings.split(flat, delimiter or None, maxsplit=limit)
-    if not delimiter:  # TensorFlow adds an empty piece where there is nothing left to split
-        pieces = tf.ragged.boolean_mask(pieces, tf.not_equal(pieces, ""))
+    if delimiter:
+        present = tf.gather(tf.not_equal(flat, ""), pieces.value_rowids())
+    else:  # TensorFlow adds an empty piece where there is nothing left to split
+        present = tf.not_equal(pieces.values, "")
+    pieces = tf.ragged.boolean_mask(pieces, pieces.with_values(present))
     counts = tf.cast(pieces.row_lengths(), tf.int64)
     return _padded(pieces, x, ""), sizes.reshape(counts, x.dims())
 
@@ -112,6 +119,9 @@ def tokenizer(
     makes every character a token.
     """
     flat = tf.reshape(x.tensor, [-1])
+    for pattern in [tokenexp] if tokenexp else separators or ():
+        if _ambiguous(pattern):
+            raise ctx.refuse(f"the longest match of '{pattern}' may not be the first one")
     if tokenexp:
         rows = _matches(flat, tokenexp)
     elif separators == [""]:
@@ -130,9 +140,19 @@ def tokenizer(
     return _padded(rows, x, pad_value)
 
 
+def _ambiguous(pattern: str) -> bool:
+    """Whether a regular expression may match more than what it matches first.
+
+    ONNX Runtime takes the longest match, TensorFlow the first. They are the same without
+    alternatives and with at most one quantifier, if that is greedy.
+    """
+    bare = re.sub(r"\\.|\[\^?\]?[^\]]*\]", "x", pattern).replace("(?", "(")
+    return "|" in bare or len(re.findall(r"[*+?{]", bare)) > 1
+
+
 def _matches(texts: Any, pattern: str) -> Any:
     """What a regular expression matches in each text, as ragged rows; '' among it."""
-    marked = tf.strings.regex_replace(texts, f"(?:{pattern})", rf"{_BEGIN}\0{_END}")
+    marked = tf.strings.regex_replace(texts, f"(?s:{pattern})", rf"{_BEGIN}\0{_END}")
     pieces = tf.strings.split(marked, _BEGIN)
     between = f"(?s)^[^{_END}]*$|{_END}.*"
     return tf.ragged.map_flat_values(tf.strings.regex_replace, pieces, between, "")

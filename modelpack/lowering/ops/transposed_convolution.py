@@ -23,7 +23,6 @@ from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Size, Value
 from modelpack.lowering.windows import Window, larger
 
-
 _Crop = tuple[Size, Size]
 """What is dropped before and after the full result along an axis; negative: zeros that follow.
 
@@ -167,7 +166,8 @@ def _by_kernel(
     shape = [batch, *outputs, w.dims()[1]]
     transpose = tf.nn.conv2d_transpose if rank == 2 else tf.nn.conv3d_transpose
     result = transpose(tensor, kernel, sizes.pack(shape), [1, *window.strides, 1], padding)
-    return tf.ensure_shape(result, sizes.static(shape)), rest
+    result.set_shape(sizes.static(shape))
+    return result, rest
 
 
 def _is_same(stride: int, extent: Size, begin: Size, end: Size) -> bool:

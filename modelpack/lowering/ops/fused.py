@@ -1,0 +1,87 @@
+"""Ops of ONNX Runtime (domain com.microsoft) that its optimizer makes of several of ONNX's.
+
+Source: docs/ContribOperators.md of ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from modelpack.lowering.context import Context
+from modelpack.lowering.layout import permuted
+from modelpack.lowering.ops.matmul import gemm_11, matmul, scaled
+from modelpack.lowering.registry import lowers
+from modelpack.lowering.value import Value
+
+_DOMAIN = "com.microsoft"
+
+# Those without parameters: what ``activation`` names.
+_ACTIVATIONS = {"": tf.identity, "Relu": tf.nn.relu, "Tanh": tf.tanh, "Sigmoid": tf.sigmoid}
+
+
+@lowers("FusedMatMul", 1, domain=_DOMAIN)
+def fused_matmul(
+    ctx: Context,
+    a: Value,
+    b: Value,
+    *,
+    alpha: float = 1.0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+    transBatchA: int = 0,  # noqa: N803
+    transBatchB: int = 0,  # noqa: N803
+) -> Any:
+    if transBatchA or transBatchB:
+        raise ctx.refuse("transposes of the batch are not lowered")
+    left = _flipped(a) if transA and a.rank > 1 else a
+    right = _flipped(b) if transB and b.rank > 1 else b
+    return scaled(matmul(ctx, left, right), alpha)
+
+
+@lowers("FusedGemm", 1, domain=_DOMAIN)
+def fused_gemm(
+    ctx: Context,
+    a: Value,
+    b: Value,
+    c: Value | None = None,
+    *,
+    activation: str = "",
+    activation_alpha: float = 0.0,
+    activation_beta: float = 0.0,
+    activation_gamma: float = 0.0,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,  # noqa: N803
+    transB: int = 0,  # noqa: N803
+) -> Any:
+    result = gemm_11(ctx, a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
+    if activation == "LeakyRelu":
+        return tf.nn.leaky_relu(result, activation_alpha)
+    if activation not in _ACTIVATIONS:
+        raise ctx.refuse(f"activation '{activation}' is not lowered")
+    return _ACTIVATIONS[activation](result)
+
+
+@lowers("SkipLayerNormalization", 1, domain=_DOMAIN)
+def skip_layer_normalization(
+    x: Value,
+    skip: Value,
+    gamma: Value,
+    beta: Value | None = None,
+    bias: Value | None = None,
+    *,
+    epsilon: float = 1e-12,
+) -> tuple[Any, ...]:
+    total = x.tensor + skip.tensor
+    total = total if bias is None else total + bias.tensor
+    mean = tf.reduce_mean(total, -1, keepdims=True)
+    variance = tf.reduce_mean(tf.math.squared_difference(total, mean), -1, keepdims=True)
+    inverse = tf.math.rsqrt(variance + epsilon)
+    result = (total - mean) * inverse * gamma.tensor
+    return result if beta is None else result + beta.tensor, mean, inverse, total
+
+
+def _flipped(x: Value) -> Value:
+    return permuted(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
