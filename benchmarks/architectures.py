@@ -306,9 +306,11 @@ class _Generator(nn.Module):
 
 # --- the table -----------------------------------------------------------------------------
 
+# Wider than the default, so that attention depends on what it attends to.
+_SPREAD = 0.1
 _ENCODER = {
     "vocab_size": _VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "intermediate_size": 128,
+    "num_attention_heads": 4, "intermediate_size": 128, "initializer_range": _SPREAD,
 }  # fmt: skip
 _VISION = {**_ENCODER, "image_size": 32, "patch_size": 8}
 del _VISION["vocab_size"]
@@ -365,6 +367,7 @@ TABLE: dict[str, Architecture] = {
     "distilbert": _transformers(
         "text", "DistilBertForSequenceClassification", "DistilBertConfig", _TOKENS_AND_MASK,
         vocab_size=_VOCABULARY, dim=64, n_layers=2, n_heads=4, hidden_dim=128,
+        initializer_range=_SPREAD,
     ),
     "albert": _transformers(
         "text", "AlbertForTokenClassification", "AlbertConfig", _TOKENS_AND_MASK,

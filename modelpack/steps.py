@@ -50,6 +50,7 @@ class Description:
         fingerprint: digest of the weights, for a source that is code and not a file.
         sidecars: names of further files beside the model file that belong to it.
         other_signatures: further callables the model has.
+        unrunnable: why nothing that is installed here can run it; empty if something can.
     """
 
     signature: Signature
@@ -68,6 +69,7 @@ class Description:
     fingerprint: str = ""
     sidecars: tuple[str, ...] = ()
     other_signatures: tuple[Signature, ...] = ()
+    unrunnable: str = ""
 
 
 @dataclass(frozen=True, slots=True)

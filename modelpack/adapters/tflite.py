@@ -81,6 +81,7 @@ def describe(ref: ModelRef) -> Description:
             )
             for name, own in sorted(bound_names(given, own_specs).items())
         },
+        unrunnable=_unrunnable(file.model),
     )
 
 
@@ -307,6 +308,16 @@ def _op_counts(model: Any) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def _unrunnable(model: Any) -> str:
+    """Why no interpreter here can run the file: neither LiteRT's package nor TensorFlow's,
+    since 2.20, brings the Flex delegate (https://github.com/google-ai-edge/LiteRT/issues/6458).
+    """
+    flex = [op for op in _op_counts(model) if op.startswith("Flex")]
+    if not flex:
+        return ""
+    return f"no interpreter here has the Flex delegate that it needs ({', '.join(flex)})"
+
+
 def _constants(model: Any) -> Iterator[tuple[Any, int]]:
     """Each constant tensor once, with the number of its elements."""
     seen = set()
@@ -353,13 +364,15 @@ class _Runner:
     """Calls the model by the names of ``ref.signature``."""
 
     def __init__(self, ref: ModelRef) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
         self._file = _read(*_stamp(ref.location))
         self.signature = ref.signature or self._file.signature
         native = self._file.signature
         self._inputs = bound_names(self.signature.inputs, native.inputs)
         self._outputs = bound_names(self.signature.outputs, native.outputs)
         try:
-            self._interpreter = _interpreter(self._file)(model_path=ref.location, num_threads=1)
+            self._interpreter = Interpreter(model_path=ref.location, num_threads=1)
             if self._file.key:
                 self._call = self._interpreter.get_signature_runner(self._file.key)
                 self._details = {
@@ -411,17 +424,6 @@ class _Runner:
             spec.name: self._interpreter.get_tensor(indices[f"out/{spec.name}"])
             for spec in self._file.signature.outputs
         }
-
-
-def _interpreter(file: _File) -> Any:
-    """LiteRT's interpreter; TensorFlow's, which brings its kernels, for a file that needs those."""
-    if any(op.startswith("Flex") for op in _op_counts(file.model)):
-        import tensorflow as tf
-
-        return tf.lite.Interpreter
-    from ai_edge_litert.interpreter import Interpreter
-
-    return Interpreter
 
 
 def _entering(array: Array, spec: TensorSpec, detail: Any) -> Array:

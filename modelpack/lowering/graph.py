@@ -6,8 +6,10 @@ is evaluated at once instead, by the same lowering, and its result is a constant
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,7 @@ import onnx
 import tensorflow as tf
 from onnx import numpy_helper
 
-from modelpack.errors import ConversionError, ModelpackError
+from modelpack.errors import ConversionError, ModelpackError, UnsupportedOpsError
 from modelpack.lowering import known, registry
 from modelpack.lowering.context import Context, Target
 from modelpack.lowering.registry import Lowering
@@ -105,10 +107,12 @@ class Evaluator:
         attributes = {item.name: attribute(item) for item in node.attribute}
         try:
             if lowering.folds and _foldable(node, arguments):
-                folded = self._fold(lowering, context, arguments, attributes)
+                # Whatever will run the rest, TensorFlow runs this, here and now.
+                here = replace(context, target=Target.SAVEDMODEL)
+                folded = self._fold(lowering, here, arguments, attributes)
                 if folded is not None:
                     return folded
-            results = self._call(lowering, context, arguments, attributes)
+            results = self._lowered(lowering, context, arguments, attributes)
         except ModelpackError:
             raise
         except Exception as error:
@@ -117,6 +121,16 @@ class Evaluator:
                 f"{label} (node '{name}') could not be lowered: {type(error).__name__}: {first}"
             ) from error
         return known.propagated(node.op_type, arguments, attributes, results)
+
+    def _lowered(
+        self, lowering: Lowering, context: Context, arguments: list[Any], attributes: dict[str, Any]
+    ) -> tuple[Any, ...]:
+        """Lower a node; TensorFlow's own kernels only where nothing built in will do."""
+        if self._target is Target.TFLITE_SELECT and lowering.builtin:
+            builtin = replace(context, target=Target.TFLITE)
+            with contextlib.suppress(UnsupportedOpsError):
+                return self._call(lowering, builtin, arguments, attributes)
+        return self._call(lowering, context, arguments, attributes)
 
     def _call(
         self, lowering: Lowering, context: Context, arguments: list[Any], attributes: dict[str, Any]

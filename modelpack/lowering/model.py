@@ -81,7 +81,7 @@ def unsupported(model: onnx.ModelProto, target: Target) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-class Lowered(tf.Module):
+class Lowered(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
     """A prepared model as TensorFlow ops.
 
     Args:
@@ -139,12 +139,13 @@ class Lowered(tf.Module):
         names = [info.name for info in graph_inputs(prepared)]
         scope = {**self._initializers, **dict(zip(names, inputs, strict=True))}
         results = evaluator.run(_without_inputs(prepared.graph), [], scope)
-        # What tf.saved_model.save finds the variables by.
-        self.constants = tuple(self._store.variables)
-        return [
+        outputs = [
             _each(partial(self._leaving, info), value)
             for info, value in zip(prepared.graph.output, results, strict=True)
         ]
+        # What tf.saved_model.save finds the variables by.
+        self.constants = tuple(self._store.variables)
+        return outputs
 
     def _entering(self, evaluator: Evaluator, name: str, tensor: Any) -> Value:
         perm = channel_last(tensor.shape.rank) if name in self._channel_last else None

@@ -420,6 +420,9 @@ def _compare(
 ) -> ParityReport:
     if trials is None:
         return unverified("--no-validate")
+    if product.opened.description.unrunnable:
+        log.warning("not compared: %s", product.opened.description.unrunnable)
+        return unverified(product.opened.description.unrunnable)
     promised, signature = source.ref.signature, product.opened.ref.signature
     assert promised is not None
     assert signature is not None

@@ -203,6 +203,8 @@ def _check(
     )
     if problems:
         return replace(result, parity=unverified("the signature does not hold"))
+    if opened.description.unrunnable:
+        return replace(result, parity=unverified(opened.description.unrunnable))
     evidence = _evidence(pool, subject, reference, signature, options)
     if evidence is not None and not evidence.cases:
         result = replace(result, parity=unverified("no sample fits the fixed dimensions"))

@@ -9,11 +9,37 @@ from __future__ import annotations
 import re
 from functools import cache
 
-_RANDOM = "the answer is random"
+_RANDOM = "the expected answer is what numpy's random numbers gave"
+_NO_KERNEL = "TensorFlow has no kernel for this dtype"
+_UNKNOWN_LENGTH = "the length of a sequence is known only when the model runs"
+_ROUNDING = "every step rounds to 16 bits, which the reference does not"
+_UNKNOWN_RANK = "the rank of the result depends on sizes that only a run tells"
 
-_BOTH: dict[str, str] = {}
+_BOTH: dict[str, str] = {
+    r"test_bernoulli.*": _RANDOM,
+    r"test_training_dropout(_default|_mask|_default_mask)?": _RANDOM,
+    r"test_cast(like)?_.*(FLOAT4E2M1|UINT2|INT2).*": _NO_KERNEL,
+    r"test_cast_e8m0_.*": "TensorFlow has no such dtype",
+    r"test_(de)?quantizelinear_(u?int2|float4e2m1)": _NO_KERNEL,
+    r"test_attention_4d_(causal|padded_kv|causal_padded_kv|attn_mask_causal)_bf16(_expanded)?": (
+        _ROUNDING
+    ),
+    r"test_attention_3d_causal_bf16(_expanded)?": _ROUNDING,
+    r"test_if_opt": "only a run tells whether the optional has an element",
+    r"test_loop13_seq|test_loop16_seq_none|test_split_to_sequence_1": _UNKNOWN_LENGTH,
+    r"test_resize_downsample_scales_(linear|cubic)_align_corners": (
+        "onnx's reference takes the fractional size, ONNX Runtime and we the whole one"
+    ),
+    r"test_dft_inverse_opset19": "terms near zero, beyond 1e-7",
+}
 
-_SAVEDMODEL: dict[str, str] = {}
+_SAVEDMODEL: dict[str, str] = {
+    r"test_attention_4d_causal_fp16(_expanded)?": _ROUNDING,
+    r"test_affine_grid_2d(_align_corners)?_expanded": _UNKNOWN_RANK,
+    r"test_affine_grid_3d_align_corners_expanded": _UNKNOWN_RANK,
+    r"test_dft_inverse": "terms near zero, beyond 1e-7",
+    r"test_image_decoder_decode_(jpeg2k|tiff|pnm)_rgb": "TensorFlow does not decode this format",
+}
 
 _TFLITE: dict[str, str] = {}
 

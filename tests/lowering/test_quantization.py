@@ -205,7 +205,8 @@ def test_qgemm(flip):
     x, w = quantized((3, 8)), quantized((5, 8) if flip else (8, 5), np.int8)
     constants = {
         1: SCALES[0], 2: scalar(110, np.uint8), 3: w,
-        4: np.linspace(0.001, 0.01, 5, dtype=np.float32), 5: np.zeros(5, np.int8), 6: RANDOM.integers(-99, 99, 5).astype(np.int32),
+        4: np.linspace(0.001, 0.01, 5, dtype=np.float32),
+        5: np.zeros(5, np.int8), 6: RANDOM.integers(-99, 99, 5).astype(np.int32),
         7: np.float32(0.04), 8: scalar(100, np.uint8),
     }  # fmt: skip
     check(runtime_op("QGemm", x, constants, transB=flip), [x], [x[:1]], rtol=0, atol=1)

@@ -92,7 +92,8 @@ def test_non_max_suppression(center_point_box, most):
 
 
 def with_count(model, count):
-    """The number of boxes known, or not."""
+    """The number of boxes known, or not; a box always has four numbers."""
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 4
     for info, axis in zip(model.graph.input, (1, 2), strict=True):
         dim = info.type.tensor_type.shape.dim[axis]
         dim.Clear()

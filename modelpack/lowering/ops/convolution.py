@@ -51,8 +51,9 @@ def convolved(
     if window.rank not in {1, 2, 3}:
         raise ctx.refuse(f"convolution over {window.rank} spatial axes")
     tensor = to_channel_last(x)
-    if None not in w.shape[:2]:
-        tensor = with_channels(tensor, w.shape[1] * group)
+    inputs = w.shape[1]
+    if inputs is not None:
+        tensor = with_channels(tensor, inputs * group)
     if window.rank == 3:
         return from_channel_last(with_bias(_convolved_3d(tensor, w, window, group), b))
     if window.rank == 2:

@@ -64,9 +64,10 @@ def probit(p: Any) -> Any:
     x = 2.0 * p - 1.0
     log = tf.math.log((1.0 - x) * (1.0 + x))
     half = 2.0 / (np.pi * 0.147) + 0.5 * log
-    # sqrt(half**2 + excess) - half, without the difference of nearly equal numbers.
     excess = -log / 0.147
-    square = excess / (tf.sqrt(half * half + excess) + half)
+    root = tf.sqrt(half * half + excess)
+    # root - half; for a positive half without the difference of nearly equal numbers.
+    square = tf.where(half > 0, excess / (root + half), root - half)
     return np.sqrt(2.0) * tf.sign(x) * tf.sqrt(square)
 
 

@@ -22,6 +22,25 @@ from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
 
 
+@lowers("BatchNormalization", 6)
+def batch_normalization_6(
+    ctx: Context,
+    x: Value,
+    scale: Value,
+    b: Value,
+    mean: Value,
+    var: Value,
+    *,
+    epsilon: float = 1e-5,
+    is_test: int = 0,
+    momentum: float = 0.9,
+    spatial: int = 1,
+) -> Value:
+    if not is_test:
+        raise ctx.refuse("training mode of BatchNormalization before opset 14")
+    return _batch_normalized(x, (scale, b, mean, var), epsilon)
+
+
 @lowers("BatchNormalization", 7)
 def batch_normalization_7(
     ctx: Context,
@@ -175,9 +194,11 @@ def _sum(a: Any, b: Any) -> Any:
 
 @lowers("GroupNormalization", 18)
 def group_normalization_18(
-    x: Value, scale: Value, bias: Value, *, num_groups: int, epsilon: float = 1e-5
+    ctx: Context, x: Value, scale: Value, bias: Value, *, num_groups: int, epsilon: float = 1e-5
 ) -> Value:
-    channels = x.dims()[1]
+    channels = x.shape[1]
+    if channels is None:
+        raise ctx.refuse("the number of channels is not known before it runs")
     parameters = (_per_member(item, channels // num_groups) for item in (scale, bias))
     return group_normalization(x, *parameters, num_groups=num_groups, epsilon=epsilon)
 
@@ -196,11 +217,10 @@ def group_normalization(
     return _affine(result, _per_channel(scale, x.rank), _per_channel(bias, x.rank))
 
 
-def _per_member(value: Value, members: Any) -> Value:
+def _per_member(value: Value, members: int) -> Value:
     """A parameter per group as one per channel."""
-    shape = sizes.pack([1, members])
     return value.mapped(
-        lambda tensor: tf.reshape(tensor[:, None] * tf.ones(shape, tensor.dtype), [-1])
+        lambda tensor: tf.reshape(tensor[:, None] * tf.ones([1, members], tensor.dtype), [-1])
     )
 
 

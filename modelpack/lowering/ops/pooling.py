@@ -199,7 +199,7 @@ def _max_and_indices(
     count = sizes.product(spatial)
     order = spatial[::-1] if storage_order else spatial
     places = sizes.reshape(tf.range(count), order)
-    places = (tf.transpose(places) if storage_order else places)[None, ..., None]
+    places = sizes.reshape(tf.transpose(places) if storage_order else places, [1, *spatial, 1])
     best = padded(tensor, spans, lowest), padded(places, spans, -1)
     # The last axis first: of equal elements, the one in the first row is found.
     for axis, span in reversed(list(enumerate(spans))):

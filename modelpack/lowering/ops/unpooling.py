@@ -63,18 +63,17 @@ def max_roi_pool(
     tensor = to_channel_last(x)
     _, _, height, width = x.dims()
     boxes = rois.tensor
-    corners = _rounded(boxes[:, 1:] * spatial_scale)
+    corners = tf.cast(_rounded(boxes[:, 1:] * spatial_scale), tf.int32)
     result = tf.gather(tensor, tf.cast(boxes[:, 0], tf.int32), axis=0)
     lowest = tf.constant(tensor.dtype.min, tensor.dtype)
     for axis, size in ((1, height), (2, width)):
         first, last = corners[:, 2 - axis], corners[:, 4 - axis]
         bins = pooled_shape[axis - 1]
-        step = tf.maximum(last - first + 1, 1) / bins
+        span = tf.maximum(last - first + 1, 1)
         parts = []
         for i in range(bins):
-            inside = _between(
-                first + tf.floor(i * step), first + tf.math.ceil((i + 1) * step), size
-            )
+            # From the floor to the ceiling of multiples of span / bins.
+            inside = _between(first + i * span // bins, first - (-(i + 1) * span) // bins, size)
             shape = [-1, 1, 1, 1]
             shape[axis] = size
             chosen = tf.where(sizes.reshape(inside, shape), result, lowest)
@@ -91,5 +90,5 @@ def _rounded(x: Any) -> Any:
 
 def _between(first: Any, last: Any, size: Size) -> Any:
     """Whether positions below ``size`` are in [first, last), one row per pair of bounds."""
-    places = tf.cast(tf.range(size), first.dtype)[None, :]
+    places = tf.range(size)[None, :]
     return tf.logical_and(places >= first[:, None], places < last[:, None])

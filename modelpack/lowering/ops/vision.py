@@ -29,9 +29,8 @@ def non_max_suppression(
         return np.zeros((0, 3), np.int64)
     corners = _corners(boxes.tensor, bool(center_point_box))
     images, classes, count = scores.dims()
-    if ctx.builtin_only and not isinstance(count, int):
-        raise ctx.refuse("LiteRT's kernel needs to know the number of boxes")
-    corners.set_shape([None, scores.shape[2], 4])
+    if ctx.builtin_only and (not isinstance(count, int) or boxes.shape[2] != 4):
+        raise ctx.refuse("LiteRT's kernel needs to know the number of boxes and their four numbers")
     limit = tf.cast(_scalar(max_output_boxes_per_class), tf.int64)
     # Not a maximum of a minimum: the converter takes that for a Relu6 where there are 6 boxes.
     most = tf.where(limit < 0, tf.zeros_like(limit), tf.minimum(limit, tf.cast(count, tf.int64)))
