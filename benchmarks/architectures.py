@@ -407,7 +407,7 @@ TABLE: dict[str, Architecture] = {
         vocab_size=_VOCABULARY, d_model=64, encoder_layers=2, decoder_layers=2,
         encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=128,
         decoder_ffn_dim=128, max_source_positions=30, use_cache=False, pad_token_id=0,
-        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, init_std=_SPREAD,
     ),
     "wav2vec2": _transformers(
         "speech", "Wav2Vec2ForCTC", "Wav2Vec2Config", (Input("wave", ("batch", 1600), _signal),),

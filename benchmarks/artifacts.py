@@ -78,9 +78,7 @@ def speed(work: Path, names: list[str]) -> None:
 
 def _run(work: Path, part: str, *words: str) -> str:
     command = [sys.executable, str(_HERE), part, str(work), *words]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env=_environment()
-    )
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
     return done.stdout.split()[-1]
 
 

@@ -74,7 +74,7 @@ class Evaluator:
                 if name:
                     scope[name] = value
             # Weights that nothing reads any more give their memory back.
-            for name in _reads(node):
+            for name in reads(node):
                 remaining[name] -= 1
                 if remaining[name] == 0:
                     scope.pop(name, None)
@@ -210,18 +210,18 @@ def bodies(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:
         yield from item.graphs
 
 
-def _reads(node: onnx.NodeProto) -> list[str]:
+def reads(node: onnx.NodeProto) -> list[str]:
     """Names a node reads, its subgraphs included, with repetitions."""
     names = [name for name in node.input if name]
     for body in bodies(node):
-        names += [name for inner in body.node for name in _reads(inner)]
+        names += [name for inner in body.node for name in reads(inner)]
         names += [value.name for value in body.output]
     return names
 
 
 def _uses(graph: onnx.GraphProto) -> Counter[str]:
     return Counter(
-        [name for node in graph.node for name in _reads(node)] + [v.name for v in graph.output]
+        [name for node in graph.node for name in reads(node)] + [v.name for v in graph.output]
     )
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from onnx import numpy_helper
 
 from modelpack.errors import UnsupportedOpsError
-from modelpack.lowering import functions, registry
+from modelpack.lowering import functions, patterns, registry
 from modelpack.lowering import ops as _ops  # fills the table  # noqa: F401
 from modelpack.lowering.context import Target
 from modelpack.lowering.graph import Evaluator, bodies, dense
@@ -53,6 +53,7 @@ def prepare(model: onnx.ModelProto, target: Target, directory: Path | None = Non
     model = _without_initializers(model)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    model = patterns.with_gelu(model, tensors)
     # Bodies that ONNX defines stand in for ops which the table does not have.
     model = functions.inlined(model, tensors, _without_lowering)
     prepared = Prepared(model.graph, _opsets(model), initializers)

@@ -10,8 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from modelpack.lowering import dtypes
+from modelpack.lowering import dtypes, sizes
 from modelpack.lowering.context import Context
+from modelpack.lowering.value import Value
 
 _MOST = (*dtypes.TFLITE, tf.bool)
 """What the kernels take that gather, slice, concatenate, repeat and choose."""
@@ -31,3 +32,21 @@ def moved(
     # There is no cast for it. The bits of int64 are the same.
     result = function(*(tf.bitcast(tensor, tf.int64) for tensor in tensors))
     return tf.bitcast(result, tf.uint64) if result.dtype is tf.int64 else result
+
+
+def gathered(ctx: Context, tensor: Any, indices: Any, axis: int = 0) -> Any:
+    """``tf.gather``, with an axis that is not negative."""
+    if ctx.builtin_only and tensor.dtype is tf.string and tensor.shape.rank > 1:
+        return _gathered_flat(Value(tensor), indices, axis)
+    return moved(ctx, lambda t: tf.gather(t, indices, axis=axis), tensor)
+
+
+def _gathered_flat(x: Value, indices: Any, axis: int) -> Any:
+    """Gathered from the flat tensor: TFLite gathers strings from vectors only."""
+    dims = x.dims()
+    outer, inner = sizes.product(dims[:axis]), sizes.product(dims[axis + 1 :])
+    chosen = Value(tf.cast(indices, tf.int32))
+    rows = tf.range(outer)[:, None] * dims[axis] + tf.reshape(chosen.tensor, [1, -1])
+    positions = rows[..., None] * inner + tf.range(inner)
+    found = tf.gather(sizes.reshape(x.tensor, [-1]), positions)
+    return sizes.reshape(found, [*dims[:axis], *chosen.dims(), *dims[axis + 1 :]])

@@ -163,3 +163,44 @@ def test_images_can_be_exchanged_channel_last() -> None:
     assert "Transpose" not in ops_of(function)
     x = np.random.default_rng(0).standard_normal((2, 4, 5, 3), F)
     np.testing.assert_array_equal(function(tf.constant(x))[0], np.maximum(x, 0))
+
+
+GELUS = {
+    "divided": "s = Div(x, root)\n e = Erf(s)\n a = Add(e, one)\n m = Mul(x, a)\n y = Mul(m, half)",
+    "scaled": "s = Mul(inverse, x)\n e = Erf(s)\n a = Add(one, e)\n m = Mul(a, x)\n y = Mul(half, m)",
+    "halved": "h = Mul(x, half)\n s = Div(x, root)\n e = Erf(s)\n a = Add(e, one)\n y = Mul(h, a)",
+}
+CONSTANTS = (
+    "root = Constant<value = float {1.4142135}>()\n inverse = Constant<value = float {0.70710677}>()\n"
+    "one = Constant<value = float {1.0}>()\n half = Constant<value = float {0.5}>()\n"
+)
+
+
+@pytest.mark.parametrize("form", GELUS)
+def test_the_parts_of_a_gelu_become_one(form: str) -> None:
+    model = model_of(f"g (float[n, 3] x) => (float[n, 3] y) {{{CONSTANTS}{GELUS[form]}}}")
+    ops = [node.op_type for node in prepare(model, Target.TFLITE).graph.node]
+    assert "Gelu" in ops
+    assert "Erf" not in ops
+    check(model, [np.random.default_rng(0).standard_normal((4, 3), F) * 3])
+
+
+@pytest.mark.parametrize(
+    ("body", "outputs"),
+    [
+        (GELUS["divided"].replace("half)", "one)"), "float[n, 3] y"),
+        (GELUS["divided"].replace("Mul(x, a)", "Mul(s, a)"), "float[n, 3] y"),
+        (GELUS["divided"], "float[n, 3] y, float[n, 3] e"),
+    ],
+    ids=["another scale", "another factor", "a part is an output"],
+)
+def test_what_only_looks_like_a_gelu_is_left(body: str, outputs: str) -> None:
+    model = model_of(f"g (float[n, 3] x) => ({outputs}) {{{CONSTANTS}{body}}}")
+    assert "Gelu" not in [node.op_type for node in prepare(model, Target.TFLITE).graph.node]
+    check(model, [np.random.default_rng(0).standard_normal((4, 3), F)])
+
+
+def test_a_model_without_inputs_keeps_its_constants() -> None:
+    model = model_of("g () => (float[400] y) {y = Abs(c)}")
+    model.graph.initializer.append(numpy_helper.from_array(-np.arange(400, dtype=F), "c"))
+    check(model, [], targets=["savedmodel"])

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from modelpack.lowering import sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.indices import element_offsets, from_start, row_offsets
-from modelpack.lowering.moving import moved
+from modelpack.lowering.moving import gathered
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
 
@@ -20,9 +19,9 @@ def gather(ctx: Context, x: Value, indices: Value, *, axis: int = 0) -> Value:
     axis = axis % x.rank
     chosen = from_start(indices, x.dims()[axis])
     if indices.rank > 1:
-        return Value(moved(ctx, lambda t: tf.gather(t, chosen, axis=axis), x.tensor))
+        return Value(gathered(ctx, x.tensor, chosen, axis))
     held = x.axis(axis)
-    result = moved(ctx, lambda t: tf.gather(t, chosen, axis=held), x.physical(x.perm))
+    result = gathered(ctx, x.physical(x.perm), chosen, held)
     if indices.rank == 1 or x.perm is None:
         return x.like(result)
     kept = [a for position, a in enumerate(x.perm) if position != axis]
@@ -33,7 +32,7 @@ def gather(ctx: Context, x: Value, indices: Value, *, axis: int = 0) -> Value:
 def gather_elements(ctx: Context, x: Value, indices: Value, *, axis: int = 0) -> Any:
     offsets = element_offsets(x, indices, axis % x.rank)
     flat = sizes.reshape(x.tensor, [-1])
-    result = moved(ctx, lambda t: tf.gather(t, offsets), flat)
+    result = gathered(ctx, flat, offsets)
     return sizes.shaped(result, sizes.static(indices.shape))
 
 
@@ -51,5 +50,5 @@ def gather_nd_12(ctx: Context, x: Value, indices: Value, *, batch_dims: int = 0)
     dims = x.dims()
     inner = dims[batch_dims + depth :]
     rows = sizes.reshape(x.tensor, [sizes.product(dims[: batch_dims + depth]), *inner])
-    result = moved(ctx, lambda t: tf.gather(t, offsets), rows)
+    result = gathered(ctx, rows, offsets)
     return sizes.shaped(result, [*sizes.static(indices.shape[:-1]), *sizes.static(inner)])

@@ -11,6 +11,7 @@ import tensorflow as tf
 from modelpack.lowering import sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import elementwise
+from modelpack.lowering.moving import gathered
 from modelpack.lowering.ops import ml_scores
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Array, Value
@@ -82,14 +83,7 @@ def imputer(
 def array_feature_extractor(ctx: Context, x: Value, y: Value) -> Any:
     tensor = ml_scores.rows(x, x.dtype)
     index = y.const.reshape(-1) if y.const is not None else sizes.reshape(y.tensor, [-1])
-    if x.dtype != tf.string or not ctx.builtin_only:
-        return tf.gather(tensor, index, axis=-1)
-    # TFLite gathers strings from vectors only.
-    *outer, width = [1, *x.dims()] if x.rank == 1 else x.dims()
-    starts = tf.range(sizes.product(outer)) * width
-    positions = tf.expand_dims(starts, 1) + tf.cast(index, tf.int32)
-    found = tf.gather(tf.reshape(tensor, [-1]), positions)
-    return sizes.reshape(found, [*outer, positions.shape[1] or tf.shape(index)[0]])
+    return gathered(ctx, tensor, index, tensor.shape.rank - 1)
 
 
 @lowers("FeatureVectorizer", 1, domain=_DOMAIN)
