@@ -2,10 +2,12 @@
 
 python benchmarks/artifacts.py litert WORK   files of litert-torch, in an environment with it
 python benchmarks/artifacts.py speed WORK    latencies at batch 1, on 2 threads
-python benchmarks/artifacts.py cost WORK --torch PYTHON --litert PYTHON   time and memory of conversions
+python benchmarks/artifacts.py cost WORK --torch PYTHON --litert PYTHON
 
-WORK is that of networks.py, whose ``make`` and ``check`` come first. Every measurement is a
-process of its own, and contenders take turns, so that a drifting machine hits all of them.
+WORK is that of networks.py, whose ``make`` and ``check`` come first. ``cost`` is the time and
+memory of conversions; it needs the environments with PyTorch and with litert-torch. Every
+measurement is a process of its own, and contenders take turns, so that a drifting machine
+hits all of them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ NETWORKS = ("resnet50", "mobilenet_v3", "efficientnet_b0", "vit_tiny", "bert_sma
 THREADS = 2
 LENGTH = 128
 
-_ROUNDS = 5
+_ROUNDS = 3
 _SECONDS = 2.0
 _HERE = Path(__file__).resolve()
 
@@ -44,7 +46,7 @@ def main() -> int:
     given = parser.parse_args()
     work = given.work.resolve()
     if given.part == "measure":
-        print(measure(work, *given.words))
+        print(*measure(work, *given.words))
     elif given.part == "convert":
         CONVERSIONS[given.words[0]](work)
     elif given.part == "litert":
@@ -61,25 +63,29 @@ def main() -> int:
 
 
 def speed(work: Path, names: list[str]) -> None:
-    """Print medians and ratios of each network."""
+    """Print medians and ratios of each network: wall time, and CPU time in brackets.
+
+    CPU time says what is left of a ratio on a busy machine, but also counts threads that spin.
+    """
     print("| network | TFLite | litert-torch | ratio | SavedModel | ONNX Runtime | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
-        rounds = [
-            [float(_run(work, "measure", kind, name)) for kind in CONTENDERS]
-            for _ in range(_ROUNDS)
-        ]
+        rounds = np.array(
+            [[_run(work, kind, name) for kind in CONTENDERS] for _ in range(_ROUNDS)]
+        )  # by round, contender, and wall or CPU time
+        medians = np.median(rounds, axis=0)
         cells = [name]
         for ours, theirs in ((0, 1), (2, 3)):
-            cells += [f"{statistics.median(r[k] for r in rounds):.2f} ms" for k in (ours, theirs)]
-            cells.append(f"{statistics.median(r[ours] / r[theirs] for r in rounds):.2f}")
+            ratios = np.median(rounds[:, ours] / rounds[:, theirs], axis=0)
+            cells += [f"{medians[kind, 0]:.2f} ms" for kind in (ours, theirs)]
+            cells.append(f"{ratios[0]:.2f} ({ratios[1]:.2f})")
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def _run(work: Path, part: str, *words: str) -> str:
-    command = [sys.executable, str(_HERE), part, str(work), *words]
+def _run(work: Path, kind: str, name: str) -> list[float]:
+    command = [sys.executable, str(_HERE), "measure", str(work), kind, name]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
-    return done.stdout.split()[-1]
+    return [float(number) for number in done.stdout.splitlines()[-1].split()]
 
 
 def _environment() -> dict[str, str]:
@@ -87,19 +93,22 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def measure(work: Path, kind: str, name: str) -> float:
-    """The median latency in milliseconds, after a second of warming up."""
+def measure(work: Path, kind: str, name: str) -> tuple[float, float]:
+    """Milliseconds per run: the median of wall time, and the mean of CPU time."""
     cases = np.load(work / "onnx" / f"{name}.npz")
     arrays = [cases[key] for key in sorted(cases) if key.startswith("0_in_")]
     if name == "bert_small":
         arrays = [np.resize(array, (1, LENGTH)) for array in arrays]
     once = CONTENDERS[kind](work, name, arrays)
     _timed(once, 1.0)
-    return statistics.median(_timed(once, _SECONDS)) * 1000
+    begin = time.process_time()
+    times = _timed(once, _SECONDS)
+    cpu = (time.process_time() - begin) / len(times)
+    return statistics.median(times) * 1000, cpu * 1000
 
 
 def _timed(once: Callable[[], Any], seconds: float) -> list[float]:
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 5:
         begin = time.perf_counter()

@@ -17,7 +17,6 @@ from modelpack.adapters.sklearn_onnx import (
     bind,
     convert,
     correct_locale,
-    correct_trees,
     settle_opset,
 )
 from modelpack.adapters.sklearn_refusals import caveats, outline
@@ -32,6 +31,7 @@ from modelpack.adapters.sklearn_signature import (
     sample,
     signature_of,
 )
+from modelpack.adapters.sklearn_trees import correct_trees
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError

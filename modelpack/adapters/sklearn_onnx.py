@@ -7,7 +7,6 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -26,6 +25,7 @@ from skl2onnx.common.data_types import (
     guess_proto_type,
 )
 from skl2onnx.operator_converters.common import concatenate_variables
+from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from modelpack import onnx_graph
@@ -38,6 +38,7 @@ from modelpack.adapters.sklearn_refusals import (
     vectorizers,
 )
 from modelpack.adapters.sklearn_signature import Columns, first_step, positions_of
+from modelpack.adapters.sklearn_trees import add_isolation_forest, float32_below
 from modelpack.errors import ConversionError
 from modelpack.samples import Array
 from modelpack.signature import DType, Signature, TensorSpec
@@ -92,7 +93,9 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
         _make_convertible(item)
     wide = _is_wide(model)
     kinds = {**_TYPES, DType.FLOAT32: DoubleTensorType} if wide else _TYPES
-    exact = dict.fromkeys(_SCALERS, _scale_exactly) if wide or _has_steps(model) else {}
+    own: dict[type, Any] = {IsolationForest: add_isolation_forest}
+    if wide or _has_steps(model):
+        own |= dict.fromkeys(_SCALERS, _scale_exactly)
     types = [
         (_column_name(columns, index, spec), kinds[spec.dtype]([None, *(spec.shape or ())[1:]]))
         for index, spec in enumerate(signature.inputs)
@@ -108,7 +111,7 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
                     initial_types=types,
                     target_opset={"": opset or OPSET, "ai.onnx.ml": ML_OPSET},
                     options=_options(prepared, final_option),
-                    custom_conversion_functions=exact,
+                    custom_conversion_functions=own,
                 )
             _widen_inputs(made)
             return made
@@ -133,7 +136,7 @@ def _make_convertible(item: Any) -> None:
     if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
         item.encode = "onehot-dense"
     if hasattr(item, "bin_edges_"):  # x >= edge, for float32 x: see `correct_trees`
-        edges = [-_float32_below(-np.asarray(own, np.float64)) for own in item.bin_edges_]
+        edges = [-float32_below(-np.asarray(own, np.float64)) for own in item.bin_edges_]
         item.bin_edges_ = np.array([*edges, None], dtype=object)[:-1]
     if type(item).__name__ == "RandomTreesEmbedding":
         item.sparse_output = item.one_hot_encoder_.sparse_output = False
@@ -320,96 +323,6 @@ def correct_locale(model: Any) -> None:
                 for attribute in stale:
                     node.attribute.remove(attribute)
                 node.attribute.append(onnx.helper.make_attribute("locale", "C.UTF-8"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Forest:
-    """The nodes of the trees of one estimator, one tree after the other.
-
-    Attributes:
-        offsets: where each tree begins; one more than there are trees.
-        features: column that a node looks at.
-        thresholds: values up to which a node goes left, as scikit-learn has them.
-        missing_left: whether a node sends NaN left.
-    """
-
-    offsets: Array
-    features: Array
-    thresholds: Array
-    missing_left: Array
-
-
-def correct_trees(model: Any, estimator: Any) -> None:
-    """Let trees split as scikit-learn's do: exactly at the threshold, and for missing values.
-
-    skl2onnx writes for decision trees and forests that NaN goes right, where each node
-    learned its own side; and it rounds the thresholds of histogram boosting to the nearest
-    float32, which moves training rows to the other side. For a float32 x, x <= t holds
-    exactly when x is at most the largest float32 that is not above t.
-
-    Which estimator a node came from is told from its splits.
-    """
-    forests = [forest for _, item in walk(estimator) if (forest := _forest_of(item))]
-    for graph in onnx_graph.graphs(model.graph):
-        for node in graph.node:
-            if node.op_type.startswith("TreeEnsemble"):
-                _correct_trees(node, forests)
-
-
-def _forest_of(item: Any) -> _Forest | None:
-    parts = []
-    if hasattr(item, "_predictors"):
-        nodes = [tree.nodes for group in item._predictors for tree in group]
-        parts = [
-            (part["feature_idx"], part["num_threshold"], part["missing_go_to_left"])
-            for part in nodes
-        ]
-    else:
-        members = getattr(item, "estimators_", [item])
-        members = list(members.ravel() if isinstance(members, np.ndarray) else members)
-        trees = [member.tree_ for member in members if hasattr(member, "tree_")]
-        if len(trees) == len(members) and all(hasattr(tree, "threshold") for tree in trees):
-            parts = [(tree.feature, tree.threshold, tree.missing_go_to_left) for tree in trees]
-    if not parts:
-        return None
-    features, thresholds, missing = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return _Forest(np.cumsum([0, *(len(part[0]) for part in parts)]), features, thresholds, missing)
-
-
-def _correct_trees(node: Any, forests: list[_Forest]) -> None:
-    attributes = {attribute.name: attribute for attribute in node.attribute}
-    owners = np.array(attributes["nodes_treeids"].ints)
-    ids = np.array(attributes["nodes_nodeids"].ints)
-    inner = np.array([mode != b"LEAF" for mode in attributes["nodes_modes"].strings])
-    features = np.array(attributes["nodes_featureids"].ints)
-    values = np.array(attributes["nodes_values"].floats, np.float32)
-    for index, forest in enumerate(forests):
-        if owners.max() + 2 != len(forest.offsets) or len(ids) != forest.offsets[-1]:
-            continue
-        places = forest.offsets[owners] + ids
-        cuts = forest.thresholds[places]
-        same = (forest.features[places] == features) & np.isclose(cuts, values, 1e-6, 1e-30)
-        if not same[inner].all():
-            continue
-        flags = np.where(inner, forest.missing_left[places], 0).astype(int).tolist()
-        changed = {
-            "nodes_values": np.where(inner, _float32_below(cuts), values).tolist(),
-            "nodes_missing_value_tracks_true": flags,
-        }
-        for name, value in changed.items():
-            if name in attributes:
-                node.attribute.remove(attributes[name])
-            node.attribute.append(onnx.helper.make_attribute(name, value))
-        # Bagged trees may be alike in their splits and differ in the side of NaN: they
-        # are converted in order.
-        forests.append(forests.pop(index))
-        return
-
-
-def _float32_below(values: Array) -> Array:
-    """Return the largest float32 that is not above each value."""
-    nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def rename_values(model: Any, names: dict[str, str]) -> None:

@@ -19,8 +19,6 @@ from modelpack.lowering.value import Size, Value
 # Stand for sizes that are not known: no product of known sizes has one of them as a factor.
 _PRIMES = tuple((1 << exponent) - 1 for exponent in (61, 89, 107, 127, 521, 607, 1279, 2203))
 
-_RANK_OF_IMAGES = 4
-
 
 def reshaped(x: Value, wanted: Sequence[Size], own: Sequence[Size] = ()) -> Value:
     """``reshape(x, wanted)`` without a transpose where none is due.
@@ -36,8 +34,9 @@ def reshaped(x: Value, wanted: Sequence[Size], own: Sequence[Size] = ()) -> Valu
         return Value(sizes.reshape(x.tensor, wanted))
     groups = sorted(groups, key=lambda group: min((held[a] for a in group[0]), default=-1))
     order = [axis for before, _ in groups for axis in before]
-    if order != [int(i) for i in np.argsort(held)] and len(wanted) < _RANK_OF_IMAGES:
-        # A transpose is due in any case, and then the graph's order serves matrices best.
+    moves = order != [int(i) for i in np.argsort(held)]
+    if moves and held[-1] == x.rank - 1:
+        # A transpose is due in any case, and the graph has channels last itself.
         return Value(sizes.reshape(x.tensor, wanted))
     target = [axis for _, after in groups for axis in after]
     result = sizes.reshape(x.transposed(order), [wanted[axis] for axis in target])

@@ -18,6 +18,7 @@ from sklearn import datasets
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import GradientBoostingClassifier, IsolationForest, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
@@ -123,6 +124,18 @@ def tflite_outputs(directory: Path, feed: dict[str, Any]) -> dict[str, Any]:
 RUN = {"savedmodel": savedmodel_outputs, "tflite": tflite_outputs}
 
 
+def matches(form: str, directory: Path, model: BaseEstimator, rows: Any) -> None:
+    """Fail unless an artifact answers as the model does for these rows."""
+    found = RUN[form](directory, feeds(directory, rows))
+    wanted = expected(model, rows)
+    assert found.keys() == wanted.keys()
+    label = found.pop("label")
+    label = np.char.decode(label.astype(bytes)) if label.dtype == object else label
+    np.testing.assert_array_equal(label, wanted["label"])
+    for key, scores in found.items():
+        np.testing.assert_allclose(scores, wanted[key], rtol=RTOL, atol=ATOL)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_artifacts_answer_as_scikit_learn_does(name: str, tmp_path: Path, modelpack) -> None:
     make, load = MODELS[name]
@@ -132,15 +145,33 @@ def test_artifacts_answer_as_scikit_learn_does(name: str, tmp_path: Path, modelp
     skops.io.dump(model, tmp_path / "model.skops")
     to = [word for form in FORMS for word in ("--to", form)]
     modelpack.ok("convert", "model.skops", "-o", "out", *to)
-    for size in (1, len(held_out)):
-        chosen = held_out[:size]
-        wanted = expected(model, chosen)
-        feed = feeds(tmp_path / "out", chosen)
-        for form in FORMS:
-            found = RUN[form](tmp_path / "out", feed)
-            assert found.keys() == wanted.keys()
-            label = found.pop("label")
-            label = label.astype(str) if label.dtype == object else label
-            np.testing.assert_array_equal(label, wanted["label"])
-            for key, scores in found.items():
-                np.testing.assert_allclose(scores, wanted[key], rtol=RTOL, atol=ATOL)
+    for form in FORMS:
+        for chosen in (held_out[:1], held_out):
+            matches(form, tmp_path / "out", model, chosen)
+
+
+def sentences() -> tuple[Any, Any]:
+    """Lines of the descriptions of data sets, and of which set."""
+    names = ("iris", "diabetes", "breast_cancer", "wine", "digits", "linnerud")
+    pairs = [
+        (line.strip(), name)
+        for name in names
+        for line in getattr(datasets, f"load_{name}")().DESCR.splitlines()
+        if len(line.split()) > 3
+    ]
+    texts, labels = zip(*pairs, strict=True)
+    return np.array(texts, object), np.array(labels)
+
+
+def test_a_text_classifier_becomes_a_saved_model_and_no_tflite_file(
+    tmp_path: Path, modelpack
+) -> None:
+    seen, held_out, labels, _ = train_test_split(*sentences(), random_state=0)
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression())
+    skops.io.dump(model.fit(seen, labels), tmp_path / "model.skops")
+    modelpack.ok("convert", "model.skops", "-o", "out", "--to", "savedmodel")
+    for chosen in (held_out[:1], held_out):
+        matches("savedmodel", tmp_path / "out", model, chosen)
+    refused = modelpack("convert", "model.skops", "-o", "lite", "--to", "tflite")
+    assert refused.code == 5
+    assert "Tokenizer" in refused.stderr

@@ -93,7 +93,10 @@ def test_an_estimator_is_lowered_right(case: str, target: str, tmp_path: Path) -
     run = RUNNERS[target](model, tmp_path)
     names = [spec.name for spec in signature.outputs]
     inputs = [spec.name for spec in signature.inputs]
-    actual = [dict(zip(names, run([feed[name] for name in inputs]), strict=True)) for feed in cases]
+    actual = [
+        dict(zip(names, map(texts, run([feed[name] for name in inputs])), strict=True))
+        for feed in cases
+    ]
     for reference in references:
         report = compare(signature, reference, actual, Judgement(tolerance_for("float32")))
         assert report, report.reason
