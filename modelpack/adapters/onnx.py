@@ -200,7 +200,13 @@ def _bound(specs: tuple[TensorSpec, ...], names: list[str]) -> dict[str, str]:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
-        raise InputError(f"'{value.name}' is a {kind or 'value of unknown type'}, not a tensor")
+        maps = value.type.sequence_type.elem_type.HasField("map_type")
+        raise InputError(
+            f"'{value.name}' is a {kind or 'value of unknown type'}, not a tensor",
+            hint="convert the model without ZipMap (skl2onnx: options={'zipmap': False})"
+            if maps
+            else "",
+        )
     tensor = value.type.tensor_type
     dtype = _DTYPES.get(tensor.elem_type)
     if dtype is None:

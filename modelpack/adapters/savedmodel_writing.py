@@ -19,11 +19,17 @@ def check_input_names(signature: Signature) -> None:
         ConversionError: an input has such a name.
     """
     for spec in signature.inputs:
-        if not re.fullmatch(r"[A-Za-z_]\w*", spec.name, re.ASCII):
+        if not re.fullmatch(r"[A-Za-z]\w*", spec.name, re.ASCII):
             raise ConversionError(
                 f"a SavedModel cannot have an input called '{spec.name}'",
-                hint="use letters, digits and underscores: name it with --input",
+                hint="use a letter, then letters, digits and underscores: name it with --input",
             )
+    if len({spec.name.lower() for spec in signature.inputs}) < len(signature.inputs):
+        raise ConversionError(
+            "a SavedModel cannot have inputs whose names differ only in case: "
+            + ", ".join(spec.name for spec in signature.inputs),
+            hint="rename them with --input",
+        )
 
 
 def save(module: Any, function: Any, signature: Signature, target: str) -> None:
@@ -40,9 +46,7 @@ def save(module: Any, function: Any, signature: Signature, target: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
-        tf.saved_model.save(
-            module, target, signatures={signature.name: function}, options=options
-        )
+        tf.saved_model.save(module, target, signatures={signature.name: function}, options=options)
     except (AssertionError, ValueError) as error:
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise ConversionError(f"TensorFlow cannot save the model: {first.strip()}") from error

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
+import string
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelpack.adapters import tflite_transposes
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, UnsupportedOpsError
 from modelpack.signature import DEFAULT_SIGNATURE, Signature
@@ -18,6 +21,9 @@ from modelpack.steps import StepResult
 _MISSING = re.compile(r"'(?:tf|tfl)\.(\w+)' op is neither a custom op nor a flex op")
 _LISTED = re.compile(r"^\s*tf\.(\w+)\(.*?(?:device|:)", re.MULTILINE)
 _LOCATION = r'fused\["{op}:", "([^"@]+)'
+
+# Names that TensorFlow keeps.
+_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 # What the converter says of a recurrent layer whose batch size it does not know.
 _DYNAMIC_LOOP = ("element_shape to be static", "element_shape` to be static")
@@ -111,6 +117,7 @@ def _convert(
         renamed = _save_wrapped(source, signature, scratch)
         if batch_one:
             _fix_lists(scratch / "saved_model.pb")
+        tflite_transposes.guard(scratch / "saved_model.pb")
         converter = tf.lite.TFLiteConverter.from_saved_model(
             str(scratch), signature_keys=[DEFAULT_SIGNATURE]
         )
@@ -167,17 +174,7 @@ def _save_wrapped(source: Source, signature: Signature, directory: Path) -> dict
     """
     import tensorflow as tf
 
-    stand_ins = {
-        spec.name: re.sub(r"\W", "_", spec.name, flags=re.ASCII)
-        for spec in (*signature.inputs, *signature.outputs)
-    }
-    for specs in (signature.inputs, signature.outputs):
-        if len({stand_ins[spec.name] for spec in specs}) < len(specs):
-            raise ConversionError(
-                "two tensor names differ only in punctuation, which TensorFlow cannot tell apart: "
-                + ", ".join(spec.name for spec in specs),
-                hint="rename them with --input or --output",
-            )
+    stand_ins = _stand_ins([spec.name for spec in (*signature.inputs, *signature.outputs)])
     function = source.trace(signature)
 
     def serve(*flat: Any) -> dict[str, Any]:
@@ -196,6 +193,40 @@ def _save_wrapped(source: Source, signature: Signature, directory: Path) -> dict
     module.serve = tf.function(serve, input_signature=arguments, autograph=False)
     tf.saved_model.save(module, str(directory), signatures={DEFAULT_SIGNATURE: module.serve})
     return {new: old for old, new in stand_ins.items() if old != new}
+
+
+def _stand_ins(names: Sequence[str]) -> dict[str, str]:
+    """By name, one that TensorFlow keeps and tells from all others, of as many bytes.
+
+    Raises:
+        ConversionError: there are not as many names of so few bytes.
+    """
+    # TensorFlow compares names of arguments in lower case, and they begin with a letter.
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(set(names), key=lambda name: (_PLAIN.fullmatch(name) is None, name)):
+        like = re.sub(rb"[^A-Za-z0-9_]", b"_", name.encode()).decode()
+        free = (
+            text
+            for text in itertools.chain([like], _letters(len(like)))
+            if _PLAIN.fullmatch(text) and text.lower() not in taken
+        )
+        stand_in = next(free, None)
+        if stand_in is None:
+            raise ConversionError(
+                f"too many tensors have a name as short as '{name}'",
+                hint="rename them with --input or --output",
+            )
+        found[name] = stand_in
+        taken.add(stand_in.lower())
+    return found
+
+
+def _letters(count: int) -> Iterator[str]:
+    """Texts of so many letters, of which the last few differ."""
+    varied = min(count, 4)
+    for ending in itertools.product(string.ascii_lowercase, repeat=varied):
+        yield "n" * (count - varied) + "".join(ending)
 
 
 # Inputs of the list ops that give the shape of one element.

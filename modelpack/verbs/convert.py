@@ -145,6 +145,8 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         if others:
             log.warning("only the signature %s is converted, not %s", _name(source), others)
         routes = [find_route(source.ref.format, name) for name in wanted]
+        if source.ref.signature is not None and not source.ref.signature.inputs:
+            raise InputError(f"'{source.ref.display}' has no inputs: its outputs are constants")
         trials = _trials(pool, source, options)
         if trials is not None:
             _refuse_meaningless(source.ref.signature, trials.golden)

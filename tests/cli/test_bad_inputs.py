@@ -269,6 +269,16 @@ def single_op(op: str, domain: str = "") -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
+@case("onnx without inputs", 2, "no inputs")
+def _(here, models, made):
+    model = single_op("Relu")
+    del model.graph.input[:]
+    constant = onnx.numpy_helper.from_array(np.zeros((3, 4), np.float32), "x")
+    model.graph.initializer.append(constant)
+    onnx.save(model, here / "m.onnx")
+    return to_onnx("m.onnx")
+
+
 @case("unknown op", 5, "my.domain::Foo.*the_node")
 def _(here, models, made):
     onnx.save(single_op("Foo", "my.domain"), here / "m.onnx")
@@ -278,6 +288,24 @@ def _(here, models, made):
 @case("op of no op set", 5, "Fooo.*the_node")
 def _(here, models, made):
     onnx.save(single_op("Fooo"), here / "m.onnx")
+    return to_onnx("m.onnx")
+
+
+@case("sequence of maps", 2, "sequence_type.*zipmap")
+def _(here, models, made):
+    labels = {"classlabels_int64s": [0, 1]}
+    node = onnx.helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", **labels)
+    made_of = onnx.helper.make_map_type_proto(
+        onnx.TensorProto.INT64, onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    )
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 2])],
+        [onnx.helper.make_value_info("y", onnx.helper.make_sequence_type_proto(made_of))],
+    )
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets), here / "m.onnx")
     return to_onnx("m.onnx")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from modelpack.errors import UnsupportedOpsError
@@ -331,3 +331,24 @@ def test_casts_to_8_bit_reals(to: str, saturate: int) -> None:
 def test_dtypes_without_kernels_are_refused() -> None:
     model = node_model("Cast", [NUMBERS], opset=25, to=TensorProto.FLOAT4E2M1)
     check_refused(model, "savedmodel", "float4_e2m1fn")
+
+
+@pytest.mark.parametrize(
+    ("op", "constant"), [("Sub", 1.0), ("Div", 1.0), ("Div", 2.0), ("Reciprocal", None)]
+)
+@pytest.mark.parametrize("between", ["Identity", "Relu", "Sqrt"])
+def test_constant_first_and_a_transpose_behind(
+    op: str, constant: float | None, between: str
+) -> None:
+    """The TFLite converter moves transposes, and exchanges operands as it does."""
+    transpose = helper.make_node("Transpose", ["x"], ["t"], perm=[1, 2, 3, 0])
+    names = ["u"] if constant is None else ["c", "u"]
+    nodes = [transpose, helper.make_node(between, ["t"], ["u"]), helper.make_node(op, names, ["y"])]
+    values = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 5, 8]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, 5, 8, "n"]),
+    ]
+    constants = [numpy_helper.from_array(np.float32(constant or 0), "c")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    check(model, [1 + np.arange(240, dtype=np.float32).reshape(2, 3, 5, 8)], targets=["tflite"])

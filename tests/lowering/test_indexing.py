@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.lowering.backend_suite import RUNNERS, TARGETS, compare
 from tests.lowering.nodes import check, node_model
 
 _RANDOM = np.random.default_rng(11)
@@ -14,6 +16,10 @@ _RANDOM = np.random.default_rng(11)
 
 def _floats(*shape: int) -> Any:
     return _RANDOM.normal(size=shape).astype(np.float32)
+
+
+def _texts(*shape: int) -> Any:
+    return _RANDOM.choice(["a", "", "größe"], shape).astype(object)
 
 
 def _ints(*values: Any) -> Any:
@@ -30,6 +36,9 @@ CASES: list[tuple[str, int, list[list[Any]], dict[int, Any], dict[str, Any], int
     ("Gather", 13, [[_floats(3, 4)], [_floats(5, 2)]], {1: _ints([-1, 0], [1, 1])}, {}, 1),
     ("Gather", 13, [[_floats(3, 4)], [_floats(5, 2)]], {1: np.int64(-2)}, {"axis": -1}, 1),
     ("Gather", 13, [[_floats(3, 4), _ints(-3, 2)], [_floats(9, 1), _ints(-9)]], {}, {}, 1),
+    ("Gather", 13, [[_texts(3, 4)], [_texts(5, 2)]], {1: _ints([-1, 0], [1, 1])}, {"axis": 1}, 1),
+    ("GatherElements", 13, [[_texts(3, 4)], [_texts(2, 2)]], {1: _ints([1, 0], [-1, 1])}, {}, 1),
+    ("GatherND", 13, [[_texts(2, 3)], [_texts(4, 1)]], {1: _ints([1], [-1])}, {}, 1),
     (
         "GatherElements",
         13,
@@ -144,6 +153,15 @@ def test_against_the_reference(
     check(model, *feeds, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_texts_are_gathered_in_blocks(target: str, tmp_path: Path) -> None:
+    """Of each block ONNX Runtime copies the first text only, so NumPy is the reference."""
+    x, indices = _texts(2, 3, 4), _ints(-2, 0)
+    run = RUNNERS[target](node_model("Gather", [x, indices], axis=1), tmp_path)
+    for feed in ([x, indices], [_texts(1, 5, 2), _ints(4)]):
+        compare(run(feed), [np.take(*feed, axis=1)], 0, 0)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint64", "bool"])
 @pytest.mark.parametrize("op", ["Gather", "ScatterElements", "Trilu"])
 def test_dtypes_that_kernels_lack(op: str, dtype: str) -> None:
@@ -164,3 +182,8 @@ def test_ties_are_won_by_the_first() -> None:
             "TopK", [data], opset=11, constants={1: _ints(4)}, outputs=2, largest=largest
         )
         check(model, [data], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_non_zero_of_a_scalar(value: float) -> None:
+    check(node_model("NonZero", [np.array(value, np.float32)]), [np.array(value, np.float32)])

@@ -158,9 +158,3 @@ def test_what_is_not_defined_is_refused(made: onnx.ModelProto, tmp_path: Path) -
     made.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
     with pytest.raises(UnsupportedOpsError):
         RUNNERS["savedmodel"](made, tmp_path)
-
-
-def test_zip_map_is_refused_with_advice(tmp_path: Path) -> None:
-    made = ml_model("ZipMap", rows(), classlabels_int64s=[0, 1, 2])
-    with pytest.raises(UnsupportedOpsError, match="zipmap"):
-        RUNNERS["savedmodel"](made, tmp_path)

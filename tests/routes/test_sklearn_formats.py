@@ -136,6 +136,7 @@ def matches(form: str, directory: Path, model: BaseEstimator, rows: Any) -> None
         np.testing.assert_allclose(scores, wanted[key], rtol=RTOL, atol=ATOL)
 
 
+@pytest.mark.filterwarnings("ignore:The `probability` parameter:FutureWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_artifacts_answer_as_scikit_learn_does(name: str, tmp_path: Path, modelpack) -> None:
     make, load = MODELS[name]

@@ -44,7 +44,8 @@ def one_hot(ctx: Context, indices: Value, depth: Value, values: Value, *, axis: 
 @lowers("NonZero", 9, 13)
 def non_zero(ctx: Context, x: Value) -> Any:
     mask = moved(ctx, lambda t: tf.not_equal(t, tf.zeros([], t.dtype)), x.tensor)
-    return tf.transpose(tf.where(mask))
+    # The place of a scalar is that of the only element of a vector.
+    return tf.transpose(tf.where(mask if x.rank else tf.reshape(mask, [1])))
 
 
 @lowers("Compress", 9, 11, 28)

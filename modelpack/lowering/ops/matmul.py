@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from modelpack.lowering import dtypes
+from modelpack.lowering import dtypes, sizes
 from modelpack.lowering.context import Context
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
@@ -104,7 +104,19 @@ def product(ctx: Context, a: Any, b: Any, flip_a: bool = False, flip_b: bool = F
             return tf.raw_ops.BatchMatMulV2(x=a, y=b, adj_x=True, adj_y=flip_b)
         return tf.matmul(a, b, transpose_b=flip_b)
 
+    if not ctx.builtin_only and a.shape.rank > 3 and _is_single(b, a.shape.rank):
+        # TensorFlow's kernel writes beyond its result for batches of (n, 1) and one matrix.
+        *batch, rows, columns = Value(a).dims()
+        merged = sizes.reshape(a, [sizes.product(batch), rows, columns])
+        matrix = sizes.reshape(b, Value(b).dims()[-2:])
+        result = dtypes.computed_in(_KERNELS, multiplied, merged, matrix)
+        return sizes.reshape(result, [*batch, *Value(result).dims()[1:]])
     return dtypes.computed_in(_KERNELS, multiplied, a, b)
+
+
+def _is_single(tensor: Any, rank: int) -> bool:
+    """Whether it is one matrix, of at most ``rank`` axes."""
+    return tensor.shape.rank <= rank and all(size == 1 for size in tensor.shape[:-2])
 
 
 def _unflipped(a: Any, b: Any, flip_a: bool, flip_b: bool) -> tuple[Any, Any]:

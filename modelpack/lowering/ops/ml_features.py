@@ -110,16 +110,6 @@ def _fitted(part: Any, width: int) -> Any:
     return sizes.reshape(part, [-1, width])
 
 
-@lowers("ZipMap", 1, domain=_DOMAIN)
-def zip_map(
-    ctx: Context, x: Value, *, classlabels_int64s: Ints = None, classlabels_strings: Strings = None
-) -> Any:
-    raise ctx.refuse(
-        "it makes a sequence of maps, which are no tensors; convert the model without it "
-        "(skl2onnx: options={'zipmap': False}) or make its input an output of the graph"
-    )
-
-
 # --- categories ----------------------------------------------------------------------------
 
 

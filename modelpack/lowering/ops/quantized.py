@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import aligned, reduced
+from modelpack.lowering.ops import matmul
 from modelpack.lowering.ops.convolution import conv
 from modelpack.lowering.ops.quantization import as_float, dequantize_23, dynamic_quantize, on_grid
 from modelpack.lowering.registry import lowers
@@ -204,7 +205,7 @@ def _product(
     right = _shifted(ctx, b, b_zero_point, -1, wide).tensor
     left, right = left[None] if a.rank == 1 else left, right[:, None] if b.rank == 1 else right
     gone = [-2] * (a.rank == 1) + [-1] * (b.rank == 1)
-    result = tf.matmul(left, right)
+    result = matmul.product(ctx, left, right)
     return tf.squeeze(result, gone) if gone else result
 
 
