@@ -106,7 +106,9 @@ CONVERTERS = (
     Converter("torch", "onnx", "modelpack.adapters.torch:to_onnx", "torch"),
     Converter("sklearn", "onnx", "modelpack.adapters.sklearn:to_onnx", "sklearn"),
     Converter("onnx", "onnx", "modelpack.adapters.onnx:to_onnx"),
-    Converter("onnx", "savedmodel", "modelpack.adapters.tensorflow_lowering:to_savedmodel", "keras"),
+    Converter(
+        "onnx", "savedmodel", "modelpack.adapters.tensorflow_lowering:to_savedmodel", "keras"
+    ),
     Converter("tflite", "onnx", "modelpack.adapters.tflite_onnx:to_onnx", "keras"),
     Converter("onnx", "tflite", "modelpack.adapters.tensorflow_lowering:to_tflite", "keras"),
 )

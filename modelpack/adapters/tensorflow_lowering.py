@@ -16,6 +16,11 @@ from modelpack.lowering.model import Lowered, graph_inputs, prepare
 from modelpack.signature import DEFAULT_SIGNATURE, Signature
 from modelpack.steps import StepOptions, StepResult
 
+_NARROWED = (
+    "the model computes in float64, and TFLite in float32: a value close to a threshold may fall "
+    "on its other side, so compare on your own data"
+)
+
 
 def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     """Write a SavedModel of native TensorFlow ops; weights are its variables.
@@ -51,8 +56,6 @@ def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult
         UnsupportedOpsError: ops have no built-in form; the message lists every one.
         ConversionError: an op cannot be lowered as it is used, or the converter failed.
     """
-    import tensorflow as tf
-
     assert source.signature is not None
     images = _images(source.signature) if options.input_layout else ()
     target_ops = Target.TFLITE_SELECT if options.select_ops else Target.TFLITE
@@ -60,15 +63,14 @@ def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult
 
     def traced(signature: Signature) -> Any:
         specs = [tensor_spec(spec, f"arg_{i}") for i, spec in enumerate(signature.inputs)]
-        return tf.function(
-            lambda *flat: lowered(*flat), input_signature=specs, autograph=False
-        )
+        return lowered.function(specs)
 
     made = tensorflow_tflite.Source("", DEFAULT_SIGNATURE, lowered, traced)
     result = tensorflow_tflite.write(
         made, source.signature.channel_last(images), Path(target), select_ops=options.select_ops
     )
-    return replace(result, channel_last=images)
+    notes = (*result.notes, _NARROWED) if lowered.narrowed else result.notes
+    return replace(result, channel_last=images, notes=notes)
 
 
 def _images(signature: Signature) -> tuple[str, ...]:

@@ -59,7 +59,11 @@ def chosen_opset(options: StepOptions) -> int:
 
 
 def write_graph(
-    graph: Any, settings: Mapping[str, Any], signature: Signature, target: Path, options: StepOptions
+    graph: Any,
+    settings: Mapping[str, Any],
+    signature: Signature,
+    target: Path,
+    options: StepOptions,
 ) -> None:
     """Run tf2onnx on a ``GraphDef`` and write the file with the signature's names and dims.
 

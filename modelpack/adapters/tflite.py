@@ -309,8 +309,10 @@ def _op_counts(model: Any) -> dict[str, int]:
 
 
 def _unrunnable(model: Any) -> str:
-    """Why no interpreter here can run the file: neither LiteRT's package nor TensorFlow's,
-    since 2.20, brings the Flex delegate (https://github.com/google-ai-edge/LiteRT/issues/6458).
+    """Why no interpreter here can run the file; empty if LiteRT can.
+
+    Neither LiteRT's package nor, since 2.20, TensorFlow's brings the Flex delegate:
+    https://github.com/google-ai-edge/LiteRT/issues/6458
     """
     flex = [op for op in _op_counts(model) if op.startswith("Flex")]
     if not flex:

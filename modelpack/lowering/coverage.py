@@ -99,4 +99,3 @@ def _row(
 
 def _versions(versions: tuple[int, ...]) -> str:
     return ", ".join(map(str, versions))
-

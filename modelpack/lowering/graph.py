@@ -37,12 +37,16 @@ class Evaluator:
         opsets: opset version by domain.
         target: what will run the result.
         weights: makes tensors of constants.
+
+    Attributes:
+        narrowed: whether what the graph computes in float64 is computed in float32.
     """
 
     def __init__(self, opsets: Mapping[str, int], target: Target, weights: Weights) -> None:
         self._opsets = opsets
         self._target = target
         self._weights = weights
+        self.narrowed = False
 
     def run(
         self, graph: onnx.GraphProto, inputs: Sequence[Any], outer: Mapping[str, Any] | None = None
@@ -172,6 +176,7 @@ class Evaluator:
         """
         if self._target is Target.SAVEDMODEL or value.is_const or value.dtype not in _AS_FLOAT32:
             return value
+        self.narrowed |= value.dtype is tf.float64
         return Value(tf.cast(value.held, tf.float32), perm=value.perm, weights=self._weights)
 
 

@@ -148,6 +148,11 @@ class Lowered(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         self.constants = tuple(self._store.variables)
         return outputs
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether what the graph computes in float64 was traced in float32."""
+        return self._evaluator.narrowed
+
     def _entering(self, evaluator: Evaluator, name: str, tensor: Any) -> Value:
         perm = channel_last(tensor.shape.rank) if name in self._channel_last else None
         return evaluator.computable(Value(tensor, perm=perm, weights=self._store))

@@ -53,9 +53,7 @@ def node_model(
     opsets = [helper.make_opsetid("", 21 if domain else opset)]
     if domain:
         opsets.append(helper.make_opsetid(domain, opset))
-    results = [
-        onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)
-    ]
+    results = [onnx.ValueInfoProto(name=f"y{i}") for i in range(outputs)]
     graph = helper.make_graph([node], "g", infos, results, initializers)
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=False)

@@ -146,7 +146,10 @@ def test_a_constant_of_a_subgraph_and_an_outer_value_are_seen_in_it() -> None:
         """g (float[n] x, bool c) => (float[n] y) {
             outer = Relu(x)
             y = If(c) <
-                then_branch = t () => (float[n] a) {two = Constant<value_float = 2.0>()  a = Mul(outer, two)},
+                then_branch = t () => (float[n] a) {
+                    two = Constant<value_float = 2.0>()
+ a = Mul(outer, two)
+                },
                 else_branch = e () => (float[n] b) {b = Neg(outer)}
             >
         }"""
@@ -166,13 +169,13 @@ def test_images_can_be_exchanged_channel_last() -> None:
 
 
 GELUS = {
-    "divided": "s = Div(x, root)\n e = Erf(s)\n a = Add(e, one)\n m = Mul(x, a)\n y = Mul(m, half)",
-    "scaled": "s = Mul(inverse, x)\n e = Erf(s)\n a = Add(one, e)\n m = Mul(a, x)\n y = Mul(half, m)",
-    "halved": "h = Mul(x, half)\n s = Div(x, root)\n e = Erf(s)\n a = Add(e, one)\n y = Mul(h, a)",
+    "divided": "s = Div(x, root) e = Erf(s) a = Add(e, one) m = Mul(x, a) y = Mul(m, half)",
+    "scaled": "s = Mul(inverse, x) e = Erf(s) a = Add(one, e) m = Mul(a, x) y = Mul(half, m)",
+    "halved": "h = Mul(x, half) s = Div(x, root) e = Erf(s) a = Add(e, one) y = Mul(h, a)",
 }
 CONSTANTS = (
-    "root = Constant<value = float {1.4142135}>()\n inverse = Constant<value = float {0.70710677}>()\n"
-    "one = Constant<value = float {1.0}>()\n half = Constant<value = float {0.5}>()\n"
+    "root = Constant<value = float {1.4142135}>() inverse = Constant<value = float {0.70710677}>() "
+    "one = Constant<value = float {1.0}>() half = Constant<value = float {0.5}>() "
 )
 
 
