@@ -25,7 +25,7 @@ DEMO := build/demo
 .SECONDARY:
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check

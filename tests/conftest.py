@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,10 +25,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = os.environ.get("MODELPACK_TEST_MODELS")
     if given:
         return Path(given)
-    out = tmp_path_factory.mktemp("models")
-    subprocess.run(
-        [sys.executable, ROOT / "fixtures" / "train.py", out], check=True, timeout=280, cwd=ROOT
-    )
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    shared = tmp_path_factory.getbasetemp()
+    out = (shared.parent if worker else shared) / "models"
+    # The processes that share the tests share the training too.
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            subprocess.run(
+                [sys.executable, ROOT / "fixtures" / "train.py", f"{out}.new"],
+                check=True,
+                timeout=280,
+                cwd=ROOT,
+            )
+            Path(f"{out}.new").rename(out)
     return out
 
 
