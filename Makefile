@@ -36,6 +36,7 @@ lint: $(READY)
 bench: $(READY) $(MODELS)/keras_cnn.ready
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/conversion.py $(MODELS)
+	$(BIN)/python benchmarks/forests.py
 
 sweep: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -41,9 +41,11 @@ def test_errors_are_typed(models: Path, tmp_path: Path, converted: dict[str, Pat
     with pytest.raises(UntrustedSourceError, match="can run code"):
         modelpack.convert(models / "sklearn_forest.joblib", tmp_path / "m.onnx")
     with pytest.raises(QuantizationError, match="covers none"):
-        modelpack.quantize(converted["sklearn_forest"], tmp_path / "q.onnx", scheme="dynamic-int8")
+        forest = converted["sklearn_forest"] / "model.onnx"
+        modelpack.quantize(forest, tmp_path / "q.onnx", scheme="dynamic-int8")
     with pytest.raises(PackagingError, match="savedmodel"):
-        modelpack.package(converted["torch_cnn"], tmp_path / "p", layout="tfserving")
+        wrong = {"layout": "tfserving", "artifact": "model.onnx"}
+        modelpack.package(converted["torch_cnn"], tmp_path / "p", **wrong)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -510,7 +510,8 @@ def _(here, models, made):
 
 @case("layout without its artifact", 8, "SavedModel|savedmodel")
 def _(here, models, made):
-    return ["package", made["torch_cnn"], "-o", "p", "--layout", "tfserving"]
+    chosen = ["--layout", "tfserving", "--artifact", "model.onnx"]
+    return ["package", made["torch_cnn"], "-o", "p", *chosen]
 
 
 @case("version that servers cannot number", 8, "whole number")
