@@ -96,9 +96,11 @@ CALIBRATION_sklearn_mlp := $(MODELS)/breast_cancer_calibration.csv
 TEST_keras_cnn := $(MODELS)/digits_nhwc.npz
 TEST_torch_cnn := $(MODELS)/digits_nchw.npz
 TEST_sklearn_mlp := $(MODELS)/breast_cancer.csv
+# TFLite's calibration takes no string tensors, such as this model's labels.
+STATIC_sklearn_mlp := --to onnx
 
 $(DEMO)/%/quantized: $(DEMO)/%/modelpack.yaml
-	$(MODELPACK) quantize --quiet $(@D) -o $(@D) --scheme static-int8 \
+	$(MODELPACK) quantize --quiet $(@D) -o $(@D) --scheme static-int8 $(STATIC_$*) \
 	  --calibration $(CALIBRATION_$*) --data $(TEST_$*) --metric accuracy --max-drop 0.01
 	$(MODELPACK) quantize --quiet $(@D) -o $(@D) --scheme float16 \
 	  --data $(TEST_$*) --metric accuracy --max-drop 0.01

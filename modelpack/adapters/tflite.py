@@ -49,6 +49,7 @@ _DTYPES = {
     16: DType.UINT16,
     18: DType.BFLOAT16,
 }
+_STRING = 5
 _INT4 = 17
 _QUANTIZED = {DType.INT8, DType.UINT8, DType.INT16, DType.UINT16}
 
@@ -122,6 +123,11 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
         raise QuantizationError(
             f"'{source.display}' has a loop (WHILE), whose activations cannot be calibrated",
             hint="use dynamic-int8 or float16",
+        )
+    if request.scheme == "static-int8" and _STRING in _tensor_types(file.model):
+        raise QuantizationError(
+            f"'{source.display}' has string tensors, which TFLite's calibration does not take",
+            hint="use dynamic-int8 or float16, or quantize the ONNX artifact: --to onnx",
         )
     content = _quantized(source, request)
     before, _ = _weights(file.model)

@@ -529,6 +529,13 @@ def _(here, models, made):
     return ["quantize", model, "-o", "q.onnx", "--scheme", "dynamic-int8"]
 
 
+@case("calibrating strings in TFLite", 6, "string tensors.*--to onnx")
+def _(here, models, made):
+    model = made["sklearn_mlp"] / "model.tflite"
+    data = ["--calibration", models / "breast_cancer_calibration.csv"]
+    return ["quantize", model, "-o", "q.tflite", "--scheme", "static-int8", *data]
+
+
 @case("unknown scheme", 2, "unknown scheme")
 def _(here, models, made):
     model = made["keras_cnn"] / "model.onnx"
