@@ -113,3 +113,9 @@ def error_types() -> dict[str, type[ModelpackError]]:
         found[kind.__name__] = kind
         pending.extend(kind.__subclasses__())
     return found
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something, or else the error's class."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)

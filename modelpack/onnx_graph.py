@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError, Message
 
-from modelpack.errors import ConversionError, InputError
+from modelpack.errors import ConversionError, InputError, first_line
 
 # protobuf refuses messages of 2 GiB and more; larger models keep weights beside the file.
 LARGEST_FILE = 1_900_000_000
@@ -86,8 +86,3 @@ def save(model: onnx.ModelProto, target: Path) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         target.unlink()
         raise ConversionError(f"the model is not valid ONNX: {first_line(error)}") from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -13,7 +13,7 @@ import onnx.defs
 from modelpack import onnx_graph
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
-from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
+from modelpack.errors import ConversionError, InputError, UnsupportedOpsError, first_line
 from modelpack.samples import read_cases, write_cases
 from modelpack.signature import Dim, DType, Signature, TensorSpec, refuse_swapped, requested
 from modelpack.steps import Description, RunResult, StepOptions, StepResult, latency_ms
@@ -186,7 +186,7 @@ def _session(ref: ModelRef) -> Any:
         )
     except Exception as error:  # ONNX Runtime raises a class per status code, with no base
         raise InputError(
-            f"ONNX Runtime cannot load '{ref.path.name}': {_first_line(error)}"
+            f"ONNX Runtime cannot load '{ref.path.name}': {first_line(error)}"
         ) from None
 
 
@@ -271,7 +271,7 @@ def _with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return onnx.version_converter.convert_version(model, opset)
     except Exception as error:  # the C++ converter raises RuntimeError and others
         raise ConversionError(
-            f"onnx cannot convert the model to opset {opset}: {_first_line(error)}"
+            f"onnx cannot convert the model to opset {opset}: {first_line(error)}"
         ) from None
 
 
@@ -335,8 +335,3 @@ def _rename_values(model: onnx.ModelProto, renames: dict[str, str]) -> None:
                 names[index] = renames.get(name, name)
     for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         item.name = renames.get(item.name, item.name)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

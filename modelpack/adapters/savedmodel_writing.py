@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack.adapters.savedmodel_bytes import canonicalize
-from modelpack.errors import ConversionError
+from modelpack.errors import ConversionError, first_line
 from modelpack.signature import Signature
 
 
@@ -48,6 +48,5 @@ def save(module: Any, function: Any, signature: Signature, target: str) -> None:
     try:
         tf.saved_model.save(module, target, signatures={signature.name: function}, options=options)
     except (AssertionError, ValueError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise ConversionError(f"TensorFlow cannot save the model: {first.strip()}") from error
+        raise ConversionError(f"TensorFlow cannot save the model: {first_line(error)}") from error
     canonicalize(Path(target))

@@ -14,7 +14,7 @@ import numpy as np
 
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
-from modelpack.errors import InputError
+from modelpack.errors import InputError, first_line
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
     DEFAULT_SIGNATURE,
@@ -234,12 +234,6 @@ def tensor_spec(spec: TensorSpec, name: str) -> Any:
     if spec.shape is not None:
         shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
     return tf.TensorSpec(shape, tf.as_dtype(spec.dtype.value), name=name)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return first or type(error).__name__
 
 
 # --- loading ---------------------------------------------------------------------------------

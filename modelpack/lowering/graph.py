@@ -18,7 +18,7 @@ import onnx
 import tensorflow as tf
 from onnx import numpy_helper
 
-from modelpack.errors import ConversionError, ModelpackError, UnsupportedOpsError
+from modelpack.errors import ConversionError, ModelpackError, UnsupportedOpsError, first_line
 from modelpack.lowering import known, registry
 from modelpack.lowering.context import Context, Target
 from modelpack.lowering.registry import Lowering
@@ -120,9 +120,9 @@ class Evaluator:
         except ModelpackError:
             raise
         except Exception as error:
-            first = next((line for line in str(error).splitlines() if line.strip()), "")
             raise ConversionError(
-                f"{label} (node '{name}') could not be lowered: {type(error).__name__}: {first}"
+                f"{label} (node '{name}') could not be lowered: "
+                f"{type(error).__name__}: {first_line(error)}"
             ) from error
         return known.propagated(node.op_type, arguments, attributes, results)
 

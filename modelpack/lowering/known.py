@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from modelpack.lowering.value import Array, Value
+from modelpack.lowering.value import KNOWN_LIMIT, Array, Value
 
 _Rule = Callable[..., Array | None]
 
@@ -63,9 +63,6 @@ _SIZE_OPS = frozenset(
         "FloorDiv",
     ]
 )
-# Elements of a result that knowledge is kept of.
-_LARGEST = 64
-
 _LARGEST_WALK = 1024
 
 
@@ -184,7 +181,7 @@ def _transpose(data: Array | None, perm: Any = None) -> Array | None:
 
 
 def _expand(data: Array | None, shape: Array | None) -> Array | None:
-    if data is None or shape is None or np.isnan(shape).any() or np.prod(shape) > _LARGEST:
+    if data is None or shape is None or np.isnan(shape).any() or np.prod(shape) > KNOWN_LIMIT:
         return None
     sizes = np.broadcast_shapes(data.shape, tuple(int(size) for size in shape))
     return np.broadcast_to(data, sizes)

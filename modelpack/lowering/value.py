@@ -27,7 +27,7 @@ Size: TypeAlias = Any
 """A dimension: an ``int`` when known, else a scalar int32 tensor."""
 
 # Elements up to which partial knowledge of an integer tensor is kept: shapes are shorter.
-_KNOWN_LIMIT = 64
+KNOWN_LIMIT = 64
 
 
 class Value:
@@ -98,7 +98,7 @@ class Value:
             return self._known
         # float64 holds every size and index below 2**53.
         exact = self.dtype.is_integer or self.dtype.is_bool
-        if not exact or math.prod(self._meta().shape) > _KNOWN_LIMIT:
+        if not exact or math.prod(self._meta().shape) > KNOWN_LIMIT:
             return None
         const = self.const
         assert const is not None
