@@ -200,13 +200,16 @@ def convert(model: Any, target: str, path: Path) -> Path:
     """Write the artifact; its inputs are called ``in_<i>`` and its outputs ``out_<i>``."""
     import tensorflow as tf
 
+    from modelpack.adapters import savedmodel_filters
     from modelpack.lowering.context import Target
+    from modelpack.lowering.filters import Filters
     from modelpack.lowering.model import Lowered, graph_inputs, prepare
 
     kind = Target(target)
     prepared = prepare(model, kind)
     specs = [_spec(info, f"in_{i}") for i, info in enumerate(graph_inputs(prepared))]
-    module = Lowered(prepared, kind)
+    filters = Filters(savedmodel_filters.ROOM) if kind is Target.SAVEDMODEL else None
+    module = Lowered(prepared, kind, filters=filters)
 
     def serve(*flat: Any) -> dict[str, Any]:
         return {f"out_{i}": tensor for i, tensor in enumerate(module(*flat))}
@@ -214,7 +217,8 @@ def convert(model: Any, target: str, path: Path) -> Path:
     serving = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     saved = path if target == "savedmodel" else path.with_suffix(".saved")
     tf.saved_model.save(module, str(saved), signatures={"serving_default": serving})
-    if target == "savedmodel":
+    if filters is not None:
+        savedmodel_filters.put_in(saved, filters)
         return saved
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import onnx_graph
-from modelpack.adapters import savedmodel_writing, tensorflow_tflite
+from modelpack.adapters import savedmodel_filters, savedmodel_writing, tensorflow_tflite
 from modelpack.adapters.tensorflow import tensor_spec
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.lowering.context import Target
+from modelpack.lowering.filters import Filters
 from modelpack.lowering.model import Lowered, graph_inputs, prepare
 from modelpack.signature import DEFAULT_SIGNATURE, Signature
 from modelpack.steps import StepOptions, StepResult
@@ -23,7 +24,7 @@ _NARROWED = (
 
 
 def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepResult:
-    """Write a SavedModel of native TensorFlow ops; weights are its variables.
+    """Write a SavedModel of native TensorFlow ops; weights are its variables, some its constants.
 
     Raises:
         UnsupportedOpsError: ops are not in the table; the message lists every one.
@@ -35,7 +36,8 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     assert source.signature is not None
     savedmodel_writing.check_input_names(source.signature)
     images = _images(source.signature) if options.input_layout else ()
-    lowered = _lowered(source, Target.SAVEDMODEL, images)
+    filters = Filters(savedmodel_filters.ROOM)
+    lowered = _lowered(source, Target.SAVEDMODEL, images, filters)
     signature = source.signature.channel_last(images)
 
     def serve(*flat: Any) -> dict[str, Any]:
@@ -44,6 +46,7 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     specs = [tensor_spec(spec, spec.name) for spec in signature.inputs]
     function = tf.function(serve, input_signature=specs, autograph=False)
     savedmodel_writing.save(lowered, function.get_concrete_function(), signature, target)
+    savedmodel_filters.put_in(Path(target), filters)
     return StepResult(tools=versions("tensorflow-cpu", "onnx"), channel_last=images)
 
 
@@ -79,7 +82,12 @@ def _images(signature: Signature) -> tuple[str, ...]:
     return tuple(spec.name for spec in specs if spec.shape is not None and len(spec.shape) == 4)
 
 
-def _lowered(source: ModelRef, target: Target, channel_last: tuple[str, ...]) -> Lowered:
+def _lowered(
+    source: ModelRef,
+    target: Target,
+    channel_last: tuple[str, ...],
+    filters: Filters | None = None,
+) -> Lowered:
     """The model's graph; ``channel_last`` are names of the signature."""
     assert source.signature is not None
     model = onnx_graph.load(source.path, weights=False)
@@ -87,4 +95,4 @@ def _lowered(source: ModelRef, target: Target, channel_last: tuple[str, ...]) ->
     own = [*graph_inputs(prepared), *prepared.graph.output]
     specs = (*source.signature.inputs, *source.signature.outputs)
     names = {info.name for info, spec in zip(own, specs, strict=True) if spec.name in channel_last}
-    return Lowered(prepared, target, frozenset(names))
+    return Lowered(prepared, target, frozenset(names), filters)

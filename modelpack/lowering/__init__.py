@@ -4,7 +4,7 @@ The way of a model:
 
     model.py      prepares a model (inlining, check of its ops) and makes a module of it
     functions.py  ops that ONNX defines as functions of others: the bodies in their place
-    patterns.py   groups of nodes that exporters write for one op, put back together
+    patterns/     groups of nodes that exporters write for one op, put back together
     graph.py      evaluates a graph node by node, by the op table
     registry.py   the op table: (domain, op type, since-version) -> function
     coverage.py   the page of docs/ that lists it

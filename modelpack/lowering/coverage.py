@@ -51,7 +51,7 @@ def page() -> str:
 
 def _domains() -> list[str]:
     known = {schema.domain for schema in onnx.defs.get_all_schemas()}
-    return sorted(known | {entry.key.domain for entry in registry.entries()})
+    return sorted((known | {entry.key.domain for entry in registry.entries()}) - {registry.OWN})
 
 
 def _rows(domain: str) -> list[_Row]:

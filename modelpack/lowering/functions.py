@@ -1,18 +1,22 @@
-"""Ops that ONNX defines as functions of other ops: the bodies in the place of the nodes.
+"""Functions of other ops, by ONNX or by the model: their bodies in the place of the nodes.
 
-ONNX's own inliner knows these bodies too, but not for a node with an omitted input, nor for
-one inside a subgraph. So each body is looked up here, and given to it as a function of the
-model.
+ONNX's own inliner knows the bodies of ONNX's functions too, but not for a node with an omitted
+input, nor for one inside a subgraph. So each body is looked up here, and given to it as a
+function of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import onnx
 import onnx.defs
 import onnx.inliner
 import onnx.shape_inference
+
+from modelpack.errors import UnsupportedOpsError
+from modelpack.lowering import registry
+from modelpack.lowering.graph import bodies
 
 # Functions may be made of functions, but not for ever.
 _DEEPEST_INLINING = 16
@@ -21,6 +25,63 @@ _LARGEST_SHAPE = 64
 _DOMAIN = "modelpack.functions"
 
 Nodes = Iterable[onnx.NodeProto]
+
+
+def own_inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put the bodies of a model's own functions in the place of their calls.
+
+    A function may be written for another opset than the model. ONNX's inliner leaves those
+    alone, or else converts them, which changes what some ops do.
+
+    Args:
+        model: is changed.
+
+    Raises:
+        UnsupportedOpsError: an op of a function means something else in the model's opset.
+    """
+    if not model.functions:
+        return model
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    different = sorted(
+        f"{function.domain}::{function.name}: {', '.join(ops)}"
+        for function in model.functions
+        if (ops := _in_opsets(function, opsets))
+    )
+    if different:
+        raise UnsupportedOpsError(
+            "these functions of the model hold ops which mean something else in the opset of "
+            "the model:\n  " + "\n  ".join(different),
+            hint="write the functions for the opset of the model",
+        )
+    return onnx.inliner.inline_local_functions(model)
+
+
+def _in_opsets(function: onnx.FunctionProto, opsets: Mapping[str, int]) -> list[str]:
+    """Give a function the model's opsets; return the ops that this would change."""
+    own = {entry.domain: entry.version for entry in function.opset_import}
+    changed = {
+        node.op_type
+        for node in _with_inner(function.node)
+        if (before := own.get(node.domain)) is not None
+        and (after := opsets.get(node.domain)) is not None
+        and _meaning(node, before) != _meaning(node, after)
+    }
+    for entry in function.opset_import:
+        entry.version = opsets.get(entry.domain, entry.version)
+    return sorted(changed)
+
+
+def _meaning(node: onnx.NodeProto, opset: int) -> object:
+    """What lowers a node of an opset, which may be the same for several versions of the op."""
+    lowering = registry.lookup(node.domain, node.op_type, opset)
+    return lowering.function if lowering else registry.key_of(node.domain, node.op_type, opset)
+
+
+def _with_inner(nodes: Nodes) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from _with_inner(body.node)
 
 
 def inlined(

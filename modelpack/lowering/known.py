@@ -84,9 +84,8 @@ def made_of_sizes(x: Value) -> bool:
 
 def _informed(result: Value, elements: Array) -> Value:
     if np.isnan(elements).any():
-        return Value(result.held, perm=result.perm, known=elements, weights=result._weights)
-    const = elements.astype(result.dtype.as_numpy_dtype)
-    return Value(const=const, weights=result._weights)
+        return result.knowing(elements)
+    return result.constant_of(elements.astype(result.dtype.as_numpy_dtype))
 
 
 def _unknown_as_nan(arguments: list[Any], knowns: list[Array | None]) -> list[Array | None]:

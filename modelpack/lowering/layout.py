@@ -34,6 +34,11 @@ def from_channel_last(tensor: Any) -> Value:
     return Value(tensor, perm=channel_last(tensor.shape.rank))
 
 
+def channels_moved_last(x: Value) -> Value:
+    """The value in the order N, spatial..., C of one in the order N, C, spatial..."""
+    return permuted(x, [int(axis) for axis in np.argsort(channel_last(x.rank))])
+
+
 def elementwise(function: Callable[..., Any]) -> Callable[..., Value]:
     """Turn a function of tensors that broadcast into one of values, of whatever order.
 
@@ -93,7 +98,7 @@ def _expanded(value: Value, perm: Perm) -> Any:
     if value.is_const:
         const = value.const
         assert const is not None
-        wide = Value(const=const.reshape((1,) * missing + const.shape), weights=value._weights)
+        wide = value.constant_of(const.reshape((1,) * missing + const.shape))
         return wide.physical(perm)
     shape = tf.concat([[1] * missing, tf.shape(value.tensor)], 0)
     if None not in value.shape:
@@ -123,6 +128,11 @@ def permuted(x: Value, order: Sequence[int]) -> Value:
     if x.is_const:
         const = x.const
         assert const is not None
-        return Value(const=const.transpose(order), weights=x._weights)
+        return x.constant_of(const.transpose(order))
     perm = x.perm or tuple(range(x.rank))
     return Value(x.held, perm=tuple(perm[axis] for axis in order))
+
+
+def matrices_transposed(x: Value) -> Value:
+    """The value with its last two axes exchanged, without any op."""
+    return permuted(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])

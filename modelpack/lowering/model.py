@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnx.inliner
 import tensorflow as tf
 from onnx import numpy_helper
 
@@ -17,8 +16,9 @@ from modelpack.errors import UnsupportedOpsError
 from modelpack.lowering import functions, patterns, registry
 from modelpack.lowering import ops as _ops  # fills the table  # noqa: F401
 from modelpack.lowering.context import Target
+from modelpack.lowering.filters import Filters
 from modelpack.lowering.graph import Evaluator, bodies, dense
-from modelpack.lowering.layout import channel_last, permuted
+from modelpack.lowering.layout import channel_last, channels_moved_last
 from modelpack.lowering.value import Array, Value, Weights
 
 
@@ -51,9 +51,7 @@ def prepare(model: onnx.ModelProto, target: Target, directory: Path | None = Non
     initializers = _initializers(model.graph, directory)
     tensors = model.graph.initializer
     model = _without_initializers(model)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    model = patterns.with_gelu(model, tensors)
+    model = patterns.recombined(functions.own_inlined(model), initializers)
     # Bodies that ONNX defines stand in for ops which the table does not have.
     model = functions.inlined(model, tensors, _without_lowering)
     prepared = Prepared(model.graph, _opsets(model), initializers)
@@ -90,16 +88,22 @@ class Lowered(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         target: what is to run it.
         channel_last: names of inputs and outputs that are exchanged channel-last, although
             the graph has them channel-first.
+        filters: where filters go for which the graph gets stand-ins: it computes NaN until
+            they are put in. Without it, they are variables as other weights are.
     """
 
     def __init__(
-        self, prepared: Prepared, target: Target, channel_last: frozenset[str] = frozenset()
+        self,
+        prepared: Prepared,
+        target: Target,
+        channel_last: frozenset[str] = frozenset(),
+        filters: Filters | None = None,
     ) -> None:
         super().__init__(name="model")
         self._prepared = prepared
         self._target = target
         self._channel_last = channel_last
-        self._store = Weights()
+        self._store = Weights(filters)
         self._evaluator = Evaluator(prepared.opsets, target, self._store)
         # Kept from one trace to the next, so that a further trace makes no further variables.
         self._initializers = {
@@ -159,7 +163,7 @@ class Lowered(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
 
     def _leaving(self, info: onnx.ValueInfoProto, value: Value) -> Any:
         if info.name in self._channel_last:
-            value = permuted(value, (0, *range(2, value.rank), 1))
+            value = channels_moved_last(value)
         declared = onnx.helper.tensor_dtype_to_np_dtype(_tensor_type(info.type).elem_type)
         tensor = value.tensor
         if tensor.dtype.is_floating and declared != tensor.dtype.as_numpy_dtype:

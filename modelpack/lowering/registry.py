@@ -22,8 +22,14 @@ import onnx.defs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+MICROSOFT = "com.microsoft"
+"""Domain of the ops that ONNX Runtime adds."""
+
+OWN = "modelpack"
+"""Domain of ops without a name in ONNX, which no file has."""
+
 # Domains without schemas in the onnx package: their ops have one version.
-RUNTIME_DOMAINS = ("com.microsoft",)
+RUNTIME_DOMAINS = (MICROSOFT, OWN)
 
 
 @dataclass(frozen=True, slots=True)

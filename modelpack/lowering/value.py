@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ import tensorflow as tf
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from modelpack.errors import ConversionError
+from modelpack.lowering.filters import Filters
 
 Array: TypeAlias = npt.NDArray[Any]
 Perm: TypeAlias = tuple[int, ...]
@@ -63,6 +65,8 @@ class Value:
         self._cache: dict[Any, Any] = {}
         self._variables: dict[Perm | None, Any] = {}
         self._spec: Any = None
+        # Numbers of filters by order of axes; None for one that is no constant of the graph.
+        self._filters: dict[Perm, int | None] = {}
 
     def __repr__(self) -> str:
         kind = "const" if self.is_const else "tensor"
@@ -169,14 +173,45 @@ class Value:
         if self._weights is None or not self._weights.keeps(array):
             return tf.constant(array, self.dtype)
         self._variables[perm] = self._weights.variable(array)
-        if self._read is not None:
-            # The variable has it now; whoever asks for the array again reads it again.
-            self._const = self._read
+        self._forget()
         return self._variables[perm].read_value()
 
     def transposed(self, order: Sequence[int]) -> Any:
         """``transpose(logical, order)`` as a tensor; for a constant without any op at run time."""
         return self.physical(tuple(int(axis) for axis in np.argsort(order)))
+
+    def filter(self, order: Sequence[int]) -> Any:
+        """As `transposed`, for a convolution's filter: it may become a constant of the graph."""
+        filters = None if self._weights is None else self._weights.filters
+        large = self.is_const and self.dtype.is_floating and self._bytes() >= Weights.SMALLEST
+        if filters is None or not large or tf.executing_eagerly():
+            return self.transposed(order)
+        order = tuple(int(axis) for axis in order)
+        shape = tuple(self._meta().shape[axis] for axis in order)
+        if order not in self._filters:
+            self._filters[order] = filters.add(shape, self.dtype, partial(self._filter, order))
+            self._forget()
+        number = self._filters[order]
+        if number is None:
+            return self.transposed(order)
+        key = (tf.compat.v1.get_default_graph(), number)
+        if key not in self._cache:
+            self._cache[key] = filters.stand_in(number, shape, self.dtype)
+        return self._cache[key]
+
+    def _filter(self, order: Perm) -> Array:
+        const = self.const
+        assert const is not None
+        self._forget()
+        return const.transpose(order)
+
+    def _bytes(self) -> int:
+        return math.prod(self._meta().shape) * int(self.dtype.size)
+
+    def _forget(self) -> None:
+        """Drop a constant that is not needed for now; whoever asks for it reads it again."""
+        if self._read is not None:
+            self._const = self._read
 
     def mapped(self, function: Callable[[Any], Any]) -> Value:
         """The value of a function of the logical tensor; of a constant, at once a constant."""
@@ -193,6 +228,14 @@ class Value:
     def like(self, tensor: Any) -> Value:
         """Wrap a tensor whose axes are in the order of ``held``."""
         return Value(tensor, perm=self.perm, weights=self._weights)
+
+    def knowing(self, elements: Array) -> Value:
+        """The value, with its known elements: float64, NaN for unknown ones."""
+        return Value(self.held, perm=self.perm, known=elements, weights=self._weights)
+
+    def constant_of(self, array: Array) -> Value:
+        """A constant whose tensors are made as this value's are."""
+        return Value(const=array, weights=self._weights)
 
     # --- sizes -------------------------------------------------------------------------
 
@@ -231,19 +274,23 @@ class Weights:
 
     Variables are neither limited to the 2 GB of a graph nor copied when it is.
 
+    Args:
+        filters: takes filters of convolutions up, which become constants of the graph.
+
     Attributes:
         variables: every variable that was made.
     """
 
-    # Below this, a variable costs more than the constant.
-    _SMALLEST = 1024
+    SMALLEST = 1024
+    """Bytes below which a variable costs more than the constant."""
 
-    def __init__(self) -> None:
+    def __init__(self, filters: Filters | None = None) -> None:
         self.variables: list[Any] = []
+        self.filters = filters
 
     def keeps(self, array: Array) -> bool:
         """Whether an array should be a variable: it is large, and a graph is being made."""
-        large = array.nbytes >= self._SMALLEST and array.dtype.kind not in "OUS"
+        large = array.nbytes >= self.SMALLEST and array.dtype.kind not in "OUS"
         return large and not tf.executing_eagerly()
 
     def variable(self, array: Array) -> Any:

@@ -154,6 +154,9 @@ def _lowered(
     """
     import tensorflow as tf
 
+    from modelpack.adapters import savedmodel_filters
+    from modelpack.lowering.context import Target
+    from modelpack.lowering.filters import Filters
     from modelpack.lowering.model import Lowered, graph_inputs, prepare
 
     prepared = prepare(model, target)
@@ -164,7 +167,8 @@ def _lowered(
         for i, (info, value) in enumerate(zip(infos, given, strict=True))
     ]
     specs = flattened(nested)
-    module = Lowered(prepared, target)
+    filters = Filters(savedmodel_filters.ROOM) if target is Target.SAVEDMODEL else None
+    module = Lowered(prepared, target, filters=filters)
     results: list[str] = []
 
     def serve(*flat: Any) -> dict[str, Any]:
@@ -174,6 +178,8 @@ def _lowered(
 
     concrete = tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
     tf.saved_model.save(module, str(directory), signatures={"serving_default": concrete})
+    if filters is not None:
+        savedmodel_filters.put_in(directory, filters)
     return [spec.name for spec in specs], results
 
 

@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 from onnx import TensorProto, helper
 
 from tests.lowering.backend_suite import RUNNERS, compare
+
+
+def parsed(text: str, opset: int = 20) -> onnx.ModelProto:
+    """A model from ONNX's textual form; ``own`` is the domain of its functions."""
+    return onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : {opset}, "own" : 1]>\n{text}'
+    )
 
 
 def node_model(

@@ -93,6 +93,8 @@ def test_an_unknown_number_of_axes_is_refused() -> None:
         ((2, 5, 3), (3, 4)),
         ((2, 1, 5, 3), (4, 3, 2)),
         ((5, 1, 6, 7), (7, 3)),
+        ((4, 1, 8, 16), (1, 1, 16, 32)),
+        ((4, 1, 8, 16), (4, 1, 16, 32)),
         ((3,), (2, 3, 4)),
         ((2, 4, 3), (3,)),
         ((3,), (3,)),
@@ -175,6 +177,17 @@ def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:
     model = node_model("Einsum", inputs, opset=12, equation=equation)
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
     check(model, inputs)
+
+
+@pytest.mark.parametrize("equation", ["ij,ij->ij", "ij,ij->j", "ij,ij->", "ij,ik->kj"])
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_constant_of_size_one_meets_all_of_a_dynamic_axis(equation: str, position: int) -> None:
+    inputs: list[Any] = [None, None]
+    inputs[1 - position] = real(3, 4)
+    constants = {position: real(1, 4, seed=1)}
+    model = node_model("Einsum", inputs, opset=12, constants=constants, equation=equation)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    check(model, [real(3, 4)], [real(1, 4)])
 
 
 def test_capitals_of_an_equation_are_letters_of_their_own() -> None:

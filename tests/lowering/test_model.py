@@ -9,19 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import TensorProto, helper, numpy_helper
 
 from modelpack.errors import UnsupportedOpsError
 from modelpack.lowering.context import Target
 from modelpack.lowering.model import Lowered, prepare
-from tests.lowering.nodes import check
+from tests.lowering.nodes import check, parsed
 
 F = np.float32
-
-
-def model_of(text: str) -> onnx.ModelProto:
-    """A model from ONNX's textual form."""
-    return parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20, "own" : 1]>\n{text}')
 
 
 def lowered(model: onnx.ModelProto, *specs: tf.TensorSpec) -> tuple[Lowered, Any]:
@@ -56,7 +51,7 @@ def test_every_unsupported_op_is_listed_with_its_nodes_before_any_work() -> None
 
 
 def test_shape_arithmetic_is_done_at_conversion() -> None:
-    model = model_of(
+    model = parsed(
         """g (float[n, 3, 4] x) => (float[n, 12] y) {
             shape = Shape(x)
             zero = Constant<value_ints = [0]>()
@@ -77,7 +72,7 @@ def test_shape_arithmetic_is_done_at_conversion() -> None:
 
 
 def test_the_rank_of_a_reshape_with_several_dynamic_sizes_is_known() -> None:
-    model = model_of(
+    model = parsed(
         """g (float[n, m, 6] x) => (float[n, m, 2, 3] y) {
             shape = Shape<start = 0, end = 2>(x)
             heads = Constant<value_ints = [2, 3]>()
@@ -92,7 +87,7 @@ def test_the_rank_of_a_reshape_with_several_dynamic_sizes_is_known() -> None:
 
 
 def test_large_constants_are_variables_and_small_ones_are_not(tmp_path: Path) -> None:
-    model = model_of(
+    model = parsed(
         "g (float[n, 64] x, float[64, 64] w, float[64] b) => (float[n, 64] y) {"
         "h = MatMul(x, w)\n y = Add(h, b)}"
     )
@@ -110,7 +105,7 @@ def test_large_constants_are_variables_and_small_ones_are_not(tmp_path: Path) ->
 
 
 def test_one_constant_used_twice_is_one_variable() -> None:
-    model = model_of(
+    model = parsed(
         "g (float[n, 64] x, float[64, 64] w) => (float[n, 64] y) {"
         "h = MatMul(x, w)\n y = MatMul(h, w)}"
     )
@@ -121,7 +116,7 @@ def test_one_constant_used_twice_is_one_variable() -> None:
 
 
 def test_tracing_again_makes_no_further_variables() -> None:
-    model = model_of("g (float[n, 64] x, float[64, 64] w) => (float[n, 64] y) {y = MatMul(x, w)}")
+    model = parsed("g (float[n, 64] x, float[64, 64] w) => (float[n, 64] y) {y = MatMul(x, w)}")
     del model.graph.input[1:]
     model.graph.initializer.append(numpy_helper.from_array(np.ones((64, 64), F), "w"))
     module, _ = lowered(model, tf.TensorSpec([None, 64], tf.float32))
@@ -130,7 +125,7 @@ def test_tracing_again_makes_no_further_variables() -> None:
 
 
 def test_functions_of_the_model_are_inlined() -> None:
-    model = model_of(
+    model = parsed(
         """g (float[n] x) => (float[n] y) {
             h = own.twice(x)
             y = own.twice(h)
@@ -141,8 +136,28 @@ def test_functions_of_the_model_are_inlined() -> None:
     check(model, [np.array([1, -2, 3], F)])
 
 
+def with_function(op_type: str, opset: int) -> onnx.ModelProto:
+    """A model of opset 17 that calls a function of another one."""
+    return parsed(
+        f"""g (float[n, 4] x) => (float[n, 4] y) {{ y = own.made(x) }}
+        <domain: "own", opset_import: ["" : {opset}]>
+        made (a) => (b) {{ b = {op_type}(a) }}""",
+        opset=17,
+    )
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_a_function_of_another_opset_is_inlined_if_its_ops_mean_the_same(opset: int) -> None:
+    check(with_function("Relu", opset), [np.array([[1, -2, 3, -4]], F)])
+
+
+def test_a_function_whose_ops_mean_something_else_is_refused() -> None:
+    with pytest.raises(UnsupportedOpsError, match="own::made: Softmax"):
+        prepare(with_function("Softmax", 11), Target.SAVEDMODEL)
+
+
 def test_a_constant_of_a_subgraph_and_an_outer_value_are_seen_in_it() -> None:
-    model = model_of(
+    model = parsed(
         """g (float[n] x, bool c) => (float[n] y) {
             outer = Relu(x)
             y = If(c) <
@@ -159,7 +174,7 @@ def test_a_constant_of_a_subgraph_and_an_outer_value_are_seen_in_it() -> None:
 
 
 def test_images_can_be_exchanged_channel_last() -> None:
-    model = model_of("g (float[n, 3, 4, 5] x) => (float[n, 3, 4, 5] y) {y = Relu(x)}")
+    model = parsed("g (float[n, 3, 4, 5] x) => (float[n, 3, 4, 5] y) {y = Relu(x)}")
     prepared = prepare(model, Target.SAVEDMODEL)
     module = Lowered(prepared, Target.SAVEDMODEL, frozenset({"x", "y"}))
     function = module.function([tf.TensorSpec([None, 4, 5, 3], tf.float32)]).get_concrete_function()
@@ -168,42 +183,7 @@ def test_images_can_be_exchanged_channel_last() -> None:
     np.testing.assert_array_equal(function(tf.constant(x))[0], np.maximum(x, 0))
 
 
-GELUS = {
-    "divided": "s = Div(x, root) e = Erf(s) a = Add(e, one) m = Mul(x, a) y = Mul(m, half)",
-    "scaled": "s = Mul(inverse, x) e = Erf(s) a = Add(one, e) m = Mul(a, x) y = Mul(half, m)",
-    "halved": "h = Mul(x, half) s = Div(x, root) e = Erf(s) a = Add(e, one) y = Mul(h, a)",
-}
-CONSTANTS = (
-    "root = Constant<value = float {1.4142135}>() inverse = Constant<value = float {0.70710677}>() "
-    "one = Constant<value = float {1.0}>() half = Constant<value = float {0.5}>() "
-)
-
-
-@pytest.mark.parametrize("form", GELUS)
-def test_the_parts_of_a_gelu_become_one(form: str) -> None:
-    model = model_of(f"g (float[n, 3] x) => (float[n, 3] y) {{{CONSTANTS}{GELUS[form]}}}")
-    ops = [node.op_type for node in prepare(model, Target.TFLITE).graph.node]
-    assert "Gelu" in ops
-    assert "Erf" not in ops
-    check(model, [np.random.default_rng(0).standard_normal((4, 3), F) * 3])
-
-
-@pytest.mark.parametrize(
-    ("body", "outputs"),
-    [
-        (GELUS["divided"].replace("half)", "one)"), "float[n, 3] y"),
-        (GELUS["divided"].replace("Mul(x, a)", "Mul(s, a)"), "float[n, 3] y"),
-        (GELUS["divided"], "float[n, 3] y, float[n, 3] e"),
-    ],
-    ids=["another scale", "another factor", "a part is an output"],
-)
-def test_what_only_looks_like_a_gelu_is_left(body: str, outputs: str) -> None:
-    model = model_of(f"g (float[n, 3] x) => ({outputs}) {{{CONSTANTS}{body}}}")
-    assert "Gelu" not in [node.op_type for node in prepare(model, Target.TFLITE).graph.node]
-    check(model, [np.random.default_rng(0).standard_normal((4, 3), F)])
-
-
 def test_a_model_without_inputs_keeps_its_constants() -> None:
-    model = model_of("g () => (float[400] y) {y = Abs(c)}")
+    model = parsed("g () => (float[400] y) {y = Abs(c)}")
     model.graph.initializer.append(numpy_helper.from_array(-np.arange(400, dtype=F), "c"))
     check(model, [], targets=["savedmodel"])

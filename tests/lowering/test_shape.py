@@ -14,7 +14,7 @@ from modelpack.errors import ModelpackError
 from modelpack.lowering import layout, sizes
 from modelpack.lowering.regrouping import reshaped
 from modelpack.lowering.value import Value
-from tests.lowering.nodes import check, node_model
+from tests.lowering.nodes import check, node_model, parsed
 
 _RANDOM = np.random.default_rng(7)
 
@@ -244,3 +244,15 @@ def test_sizes_are_static_where_all_are_known() -> None:
     assert sizes.product([2, 3]) == 6
     assert isinstance(sizes.pack([2, 3]), np.ndarray)
     assert Value(const=_ints(4, 5)).sizes() == [4, 5]
+
+
+@pytest.mark.parametrize("op", ["Add", "Div", "Mul", "Sub"])
+@pytest.mark.parametrize("times", [[2, 1], [1, 3], [2, 3]])
+def test_arithmetic_behind_a_tile_of_a_dynamic_axis(op: str, times: list[int]) -> None:
+    text = f"""g (float[n, m] x) => (float[a, b] y) {{
+        times = Constant<value_ints = {times}>()
+        t = Tile(x, times)
+        c = Constant<value_float = 2.0>()
+        y = {op}(t, c)
+    }}"""
+    check(parsed(text), [_floats(3, 2)], [_floats(1, 5)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from modelpack.lowering.context import Context
+from modelpack.lowering.context import Context, Target
 from modelpack.lowering.dtypes import computed_in, ordered
 from modelpack.lowering.layout import elementwise
 from modelpack.lowering.precise import log1p
@@ -149,20 +149,27 @@ def _swish(x: Any, alpha: float) -> Any:
 
 @lowers("Gelu", 20)
 @elementwise
-def gelu_20(x: Any, *, approximate: str = "none") -> Any:
-    return tf.nn.gelu(x, approximate=approximate == "tanh")
+def gelu_20(ctx: Context, x: Any, *, approximate: str = "none") -> Any:
+    return tf.nn.gelu(x, approximate=True) if approximate == "tanh" else _gelu(ctx, x)
 
 
 @lowers("Gelu", 1, domain=MICROSOFT)
 @elementwise
-def gelu(x: Any) -> Any:
-    return tf.nn.gelu(x)
+def gelu(ctx: Context, x: Any) -> Any:
+    return _gelu(ctx, x)
 
 
 @lowers("BiasGelu", 1, domain=MICROSOFT)
 @elementwise
-def bias_gelu(x: Any, bias: Any) -> Any:
-    return tf.nn.gelu(x + bias)
+def bias_gelu(ctx: Context, x: Any, bias: Any) -> Any:
+    return _gelu(ctx, x + bias)
+
+
+def _gelu(ctx: Context, x: Any) -> Any:
+    if ctx.target is not Target.SAVEDMODEL:
+        return tf.nn.gelu(x)
+    # TensorFlow's own form, which TFLite's converter looks for, has a negation more.
+    return x * 0.5 * tf.math.erfc(x * -math.sqrt(0.5))
 
 
 @lowers("FastGelu", 1, domain=MICROSOFT)

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 import tensorflow as tf
 
-from modelpack.lowering import loops
-from modelpack.lowering.context import Context
+from modelpack.lowering import loops, sizes
+from modelpack.lowering.context import Context, Target
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Size, Value
 
@@ -52,7 +52,14 @@ def if_(
     chosen = tf.cond(tf.reshape(cond.tensor, []), branch(then_branch), branch(else_branch))
     if any(tensor.shape.rank is None for tensor in chosen):
         raise ctx.refuse("its branches give tensors of different ranks")
+    if ctx.target is not Target.SAVEDMODEL:
+        chosen = [_of_rank(tensor) for tensor in chosen]
     return _restored(list(chosen), forms[0])
+
+
+def _of_rank(tensor: Any) -> Any:
+    """The tensor. The TFLite converter forgets its rank if branches give it different sizes."""
+    return sizes.reshape(tensor, Value(tensor).dims()) if None in tensor.shape else tensor
 
 
 def _flattened(ctx: Context, values: Sequence[Any]) -> tuple[list[Any], list[int | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from modelpack.lowering import sizes
-from modelpack.lowering.context import Context
+from modelpack.lowering.context import Context, Target
 from modelpack.lowering.layout import from_channel_last, to_channel_last
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
@@ -57,10 +57,10 @@ def convolved(
     if window.rank == 3:
         return from_channel_last(with_bias(_convolved_3d(tensor, w, window, group), b))
     if window.rank == 2:
-        return from_channel_last(with_bias(_convolved_2d(ctx, tensor, w, window, group), b))
+        return from_channel_last(_convolved_2d(ctx, tensor, w, b, window, group))
     flat = tf.expand_dims(tensor, 1)
     w = w.mapped(lambda kernel: tf.expand_dims(kernel, 2))
-    result = with_bias(_convolved_2d(ctx, flat, w, window.along([None, 0]), group), b)
+    result = _convolved_2d(ctx, flat, w, b, window.along([None, 0]), group)
     return from_channel_last(tf.squeeze(result, 1))
 
 
@@ -75,7 +75,30 @@ def with_bias(tensor: Any, b: Value | None) -> Any:
     return tensor if b is None else tf.nn.bias_add(tensor, b.tensor)
 
 
-def _convolved_2d(ctx: Context, tensor: Any, w: Value, window: Window, group: int) -> Any:
+def _convolved_2d(
+    ctx: Context, tensor: Any, w: Value, b: Value | None, window: Window, group: int
+) -> Any:
+    if ctx.target is Target.SAVEDMODEL and group == 1 and _is_of_points(tensor, w, window):
+        return _connected(tensor, w, b)
+    return with_bias(_slid_over(ctx, tensor, w, window, group), b)
+
+
+def _is_of_points(tensor: Any, w: Value, window: Window) -> bool:
+    """Whether a kernel of one element meets an image of one, as in squeeze-and-excitation."""
+    unpadded = all(span.is_valid for span in window.spans(_spatial(tensor)))
+    return unpadded and list(tensor.shape[1:-1]) == list(w.shape[2:]) == [1, 1]
+
+
+def _connected(tensor: Any, w: Value, b: Value | None) -> Any:
+    """As a product of matrices, which takes TensorFlow half the time of a convolution."""
+    outputs, inputs = w.dims()[:2]
+    kernel = w.mapped(lambda kernel: sizes.reshape(kernel, [outputs, inputs]))
+    rows = sizes.reshape(tensor, [-1, inputs])
+    result = with_bias(tf.matmul(rows, kernel.transposed((1, 0))), b)
+    return sizes.reshape(result, [-1, 1, 1, outputs])
+
+
+def _slid_over(ctx: Context, tensor: Any, w: Value, window: Window, group: int) -> Any:
     tensor, padding = arranged(tensor, window.spans(_spatial(tensor)))
     if group > 1 and w.shape[1] == 1 and _has_depthwise_kernel(ctx, window):
         return tf.raw_ops.DepthwiseConv2dNative(
@@ -86,7 +109,7 @@ def _convolved_2d(ctx: Context, tensor: Any, w: Value, window: Window, group: in
             dilations=[1, *window.dilations, 1],
         )
     # Groups follow from the shapes: the kernel has a fraction of the input's channels.
-    kernel = w.transposed((2, 3, 1, 0))
+    kernel = w.filter((2, 3, 1, 0))
     return tf.nn.conv2d(tensor, kernel, window.strides, padding, dilations=window.dilations)
 
 
@@ -99,14 +122,14 @@ def _depthwise(w: Value, channels: int) -> Any:
     """A kernel (channels * m, 1, H, W) in the order (H, W, channels, m)."""
     multiplier = -1 if w.shape[0] is None else w.shape[0] // channels
     if multiplier == 1:
-        return w.transposed((2, 3, 0, 1))
+        return w.filter((2, 3, 0, 1))
     shape = [channels, multiplier, *w.dims()[2:]]
-    return w.mapped(lambda kernel: sizes.reshape(kernel, shape)).transposed((2, 3, 0, 1))
+    return w.mapped(lambda kernel: sizes.reshape(kernel, shape)).filter((2, 3, 0, 1))
 
 
 def _convolved_3d(tensor: Any, w: Value, window: Window, group: int) -> Any:
     tensor, padding = arranged(tensor, window.spans(_spatial(tensor)))
-    kernel = dilated(w, window.dilations).transposed((2, 3, 4, 1, 0))
+    kernel = dilated(w, window.dilations).filter((2, 3, 4, 1, 0))
     strides = [1, *window.strides, 1]
     # No kernel knows groups here.
     parts = [

@@ -37,6 +37,8 @@ def einsum(ctx: Context, *inputs: Value, equation: str) -> Any:
     terms = [
         _Term(x, axes).with_distinct_axes() for x, axes in zip(inputs, parsed.terms, strict=True)
     ]
+    longer = {axis for term in terms for axis in term.axes if term.static_size(axis) != 1}
+    terms = [term.without_repeated(longer) for term in terms]
     total = terms[0]
     for position, term in enumerate(terms[1:], 1):
         later = {*parsed.result, *"".join(other.axes for other in terms[position + 1 :])}
@@ -97,6 +99,25 @@ class _Term:
         )
         indices = tf.range(dims[first]) * (dims[first] + 1)
         return _Term(Value(tf.gather(flat, indices, axis=-1)), self._named(rest) + axis)
+
+    def static_size(self, axis: str) -> int | None:
+        """The size of an axis, None if it is dynamic."""
+        return self.value.shape[self.axes.index(axis)]
+
+    def without_repeated(self, longer: Collection[str]) -> _Term:
+        """Without axes of size 1 that another term has more of: each element meets all of those.
+
+        Those of an ellipsis stay, as products of matrices broadcast them.
+        """
+        gone = [
+            i
+            for i, axis in enumerate(self.axes)
+            if axis in longer and axis not in _BROADCAST and self.static_size(axis) == 1
+        ]
+        if not gone:
+            return self
+        kept = [i for i in range(len(self.axes)) if i not in gone]
+        return _Term(self.value.mapped(lambda x: tf.squeeze(x, gone)), self._named(kept))
 
     def _named(self, positions: Sequence[int]) -> str:
         return "".join(self.axes[i] for i in positions)

@@ -10,18 +10,16 @@ from typing import Any
 import tensorflow as tf
 
 from modelpack.lowering.context import Context
-from modelpack.lowering.layout import permuted
+from modelpack.lowering.layout import matrices_transposed
 from modelpack.lowering.ops.matmul import gemm_11, matmul, scaled
-from modelpack.lowering.registry import lowers
+from modelpack.lowering.registry import MICROSOFT, lowers
 from modelpack.lowering.value import Value
-
-_DOMAIN = "com.microsoft"
 
 # Those without parameters: what ``activation`` names.
 _ACTIVATIONS = {"": tf.identity, "Relu": tf.nn.relu, "Tanh": tf.tanh, "Sigmoid": tf.sigmoid}
 
 
-@lowers("FusedMatMul", 1, domain=_DOMAIN)
+@lowers("FusedMatMul", 1, domain=MICROSOFT)
 def fused_matmul(
     ctx: Context,
     a: Value,
@@ -35,12 +33,12 @@ def fused_matmul(
 ) -> Any:
     if transBatchA or transBatchB:
         raise ctx.refuse("transposes of the batch are not lowered")
-    left = _flipped(a) if transA and a.rank > 1 else a
-    right = _flipped(b) if transB and b.rank > 1 else b
+    left = matrices_transposed(a) if transA and a.rank > 1 else a
+    right = matrices_transposed(b) if transB and b.rank > 1 else b
     return scaled(matmul(ctx, left, right), alpha)
 
 
-@lowers("FusedGemm", 1, domain=_DOMAIN)
+@lowers("FusedGemm", 1, domain=MICROSOFT)
 def fused_gemm(
     ctx: Context,
     a: Value,
@@ -64,7 +62,7 @@ def fused_gemm(
     return _ACTIVATIONS[activation](result)
 
 
-@lowers("SkipLayerNormalization", 1, domain=_DOMAIN)
+@lowers("SkipLayerNormalization", 1, domain=MICROSOFT)
 def skip_layer_normalization(
     x: Value,
     skip: Value,
@@ -81,7 +79,3 @@ def skip_layer_normalization(
     inverse = tf.math.rsqrt(variance + epsilon)
     result = (total - mean) * inverse * gamma.tensor
     return result if beta is None else result + beta.tensor, mean, inverse, total
-
-
-def _flipped(x: Value) -> Value:
-    return permuted(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])

@@ -99,6 +99,10 @@ def product(ctx: Context, a: Any, b: Any, flip_a: bool = False, flip_b: bool = F
         return dtypes.computed_in(dtypes.TFLITE, _integer_product, left, right)
 
     def multiplied(a: Any, b: Any) -> Any:
+        open_batch = all(size is None or size == 1 for size in b.shape[:-2])
+        if open_batch and a.shape.rank > 3 and not ctx.builtin_only:
+            # One matrix, perhaps: another kernel than the one below, slower but right.
+            return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=a.dtype, adj_x=flip_a, adj_y=flip_b)
         if flip_a:
             # Not MatMul: TensorFlow fuses its sum with a (1, n) tensor, and then refuses it.
             return tf.raw_ops.BatchMatMulV2(x=a, y=b, adj_x=True, adj_y=flip_b)

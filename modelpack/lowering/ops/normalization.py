@@ -114,8 +114,7 @@ def _batch_normalized(x: Value, parameters: Sequence[Value], epsilon: float) -> 
         factor = scale / np.sqrt(var + epsilon)
         term = b - mean * factor
         dtype = x.dtype.as_numpy_dtype
-        weights = parameters[0]._weights
-        pair = [Value(const=array.astype(dtype), weights=weights) for array in (factor, term)]
+        pair = [parameters[0].constant_of(array.astype(dtype)) for array in (factor, term)]
     else:
         scale, b, mean, var = (tf.cast(item.tensor, x.dtype) for item in parameters)
         factor = scale * tf.math.rsqrt(var + epsilon)
@@ -213,7 +212,7 @@ def group_normalization(
     epsilon: float = 1e-5,
     stash_type: int = 1,
 ) -> Value:
-    result = _cast(_group_normalized(_wide(x), num_groups, epsilon), dtype=x.dtype)
+    result = group_standardized(x, num_groups, epsilon)
     return _affine(result, _per_channel(scale, x.rank), _per_channel(bias, x.rank))
 
 
@@ -224,7 +223,12 @@ def _per_member(value: Value, members: int) -> Value:
     )
 
 
-def _group_normalized(x: Value, groups: int, epsilon: float) -> Value:
+def group_standardized(x: Value, groups: int, epsilon: float) -> Value:
+    """Mean 0 and variance 1 over each group of channels of a tensor N, C, spatial..."""
+    return _cast(_group_standardized(_wide(x), groups, epsilon), dtype=x.dtype)
+
+
+def _group_standardized(x: Value, groups: int, epsilon: float) -> Value:
     batch, channels, *spatial = x.dims()
     if x.perm == channel_last(x.rank):
         shape = [batch, sizes.product(spatial), groups, channels // groups]

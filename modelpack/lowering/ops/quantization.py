@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import aligned
-from modelpack.lowering.registry import lowers
+from modelpack.lowering.registry import MICROSOFT, lowers
 from modelpack.lowering.value import Value
 
 _FOUR_BITS = (tf.as_dtype(ml_dtypes.int4), tf.as_dtype(ml_dtypes.uint4))
@@ -32,7 +32,7 @@ def quantize_10(ctx: Context, x: Value, scale: Value, zero_point: Value | None =
 
 
 @lowers("QuantizeLinear", 13)
-@lowers("QuantizeLinear", 1, domain="com.microsoft")
+@lowers("QuantizeLinear", 1, domain=MICROSOFT)
 def quantize_13(
     ctx: Context, x: Value, scale: Value, zero_point: Value | None = None, *, axis: int = 1
 ) -> Any:
@@ -106,7 +106,7 @@ def dequantize_10(ctx: Context, x: Value, scale: Value, zero_point: Value | None
 
 
 @lowers("DequantizeLinear", 13, 19, folds=False)
-@lowers("DequantizeLinear", 1, domain="com.microsoft", folds=False)
+@lowers("DequantizeLinear", 1, domain=MICROSOFT, folds=False)
 def dequantize_13(
     ctx: Context, x: Value, scale: Value, zero_point: Value | None = None, *, axis: int = 1
 ) -> Any:

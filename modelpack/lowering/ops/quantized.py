@@ -17,11 +17,9 @@ from modelpack.lowering.layout import aligned, reduced
 from modelpack.lowering.ops import matmul
 from modelpack.lowering.ops.convolution import conv
 from modelpack.lowering.ops.quantization import as_float, dequantize_23, dynamic_quantize, on_grid
-from modelpack.lowering.registry import lowers
+from modelpack.lowering.registry import MICROSOFT, lowers
 from modelpack.lowering.sizes import product
 from modelpack.lowering.value import Size, Value
-
-_RUNTIME = "com.microsoft"
 
 # Products of so many pairs of 8-bit integers add up to less than 2^24.
 _EXACT_TERMS = 256
@@ -71,7 +69,7 @@ def conv_integer(
     return result.like(tf.cast(tf.round(result.held), tf.int32))
 
 
-@lowers("MatMulIntegerToFloat", 1, domain=_RUNTIME)
+@lowers("MatMulIntegerToFloat", 1, domain=MICROSOFT)
 def matmul_integer_to_float(
     ctx: Context,
     a: Value,
@@ -87,7 +85,7 @@ def matmul_integer_to_float(
     return result if bias is None else result + bias.tensor
 
 
-@lowers("DynamicQuantizeMatMul", 1, domain=_RUNTIME)
+@lowers("DynamicQuantizeMatMul", 1, domain=MICROSOFT)
 def dynamic_quantize_matmul(
     ctx: Context,
     a: Value,
@@ -164,7 +162,7 @@ def qlinear_conv(
     return Value(on_grid(ratio, tf.reshape(zero, []), y_zero_point.dtype), perm=perm)
 
 
-@lowers("QGemm", 1, domain=_RUNTIME)
+@lowers("QGemm", 1, domain=MICROSOFT)
 def qgemm(
     ctx: Context,
     a: Value,
@@ -281,11 +279,11 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
     return lowered
 
 
-qlinear_add = lowers("QLinearAdd", 1, domain=_RUNTIME)(_binary(tf.add))
-qlinear_mul = lowers("QLinearMul", 1, domain=_RUNTIME)(_binary(tf.multiply))
+qlinear_add = lowers("QLinearAdd", 1, domain=MICROSOFT)(_binary(tf.add))
+qlinear_mul = lowers("QLinearMul", 1, domain=MICROSOFT)(_binary(tf.multiply))
 
 
-@lowers("QLinearSigmoid", 1, domain=_RUNTIME)
+@lowers("QLinearSigmoid", 1, domain=MICROSOFT)
 def qlinear_sigmoid(
     ctx: Context,
     x: Value,
@@ -299,7 +297,7 @@ def qlinear_sigmoid(
     return _requantized(ctx, real.like(tf.sigmoid(real.held)), y_scale, zero)
 
 
-@lowers("QLinearLeakyRelu", 1, domain=_RUNTIME)
+@lowers("QLinearLeakyRelu", 1, domain=MICROSOFT)
 def qlinear_leaky_relu(
     ctx: Context,
     x: Value,
@@ -315,7 +313,7 @@ def qlinear_leaky_relu(
     return _requantized(ctx, real.like(tf.nn.leaky_relu(real.held, alpha)), y_scale, zero)
 
 
-@lowers("QLinearGlobalAveragePool", 1, domain=_RUNTIME)
+@lowers("QLinearGlobalAveragePool", 1, domain=MICROSOFT)
 def qlinear_global_average_pool(
     ctx: Context,
     x: Value,
@@ -331,7 +329,7 @@ def qlinear_global_average_pool(
     return _requantized(ctx, reduced(real, spatial, True, tf.reduce_mean), y_scale, y_zero_point)
 
 
-@lowers("QLinearConcat", 1, domain=_RUNTIME)
+@lowers("QLinearConcat", 1, domain=MICROSOFT)
 def qlinear_concat(
     ctx: Context, y_scale: Value, y_zero_point: Value, *parts: Value, axis: int
 ) -> Value:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
 from modelpack.lowering import sizes
@@ -42,10 +45,34 @@ def _broadcast(own: Size, wanted: Size) -> Size:
 def tile(ctx: Context, x: Value, repeats: Value) -> Value:
     times = repeats.sizes()
     held = times if x.perm is None else [times[x.perm.index(axis)] for axis in range(x.rank)]
-    result = moved(ctx, lambda t: tf.tile(t, sizes.pack(held)), x.physical(x.perm))
+    repeat = _repeated_apart if ctx.builtin_only else _repeated
+    result = moved(ctx, lambda t: repeat(t, held), x.physical(x.perm))
     dims = x.physical(x.perm).shape.as_list()
     known = [
         n * k if n is not None and isinstance(k, int) else None
         for n, k in zip(dims, held, strict=True)
     ]
     return x.like(sizes.shaped(result, known))
+
+
+def _repeated(tensor: Any, times: Sequence[Size]) -> Any:
+    return tf.tile(tensor, sizes.pack(times))
+
+
+def _repeated_apart(tensor: Any, times: Sequence[Size]) -> Any:
+    """Repeat a dynamic axis a constant number of times along one of its own, and merge them.
+
+    Of arithmetic behind a tile the TFLite converter takes the tile away, as a broadcast would
+    do, if the shapes are the same before and after. To it all dynamic sizes are the same.
+    """
+    dims = Value(tensor).dims()
+    apart: list[Size] = []
+    multiples: list[Size] = []
+    for size, count in zip(dims, times, strict=True):
+        own = not isinstance(size, int) and isinstance(count, int) and count != 1
+        apart += [1, size] if own else [size]
+        multiples += [count, 1] if own else [count]
+    if len(apart) == len(dims):
+        return _repeated(tensor, times)
+    merged = [size * count for size, count in zip(dims, times, strict=True)]
+    return sizes.reshape(_repeated(sizes.reshape(tensor, apart), multiples), merged)

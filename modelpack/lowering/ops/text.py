@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from modelpack.lowering import sizes
 from modelpack.lowering.context import Context
-from modelpack.lowering.registry import lowers
+from modelpack.lowering.registry import MICROSOFT, lowers
 from modelpack.lowering.value import Value
 
 # Noncharacters, which no text has: they mark where tokens begin and end.
@@ -102,7 +102,7 @@ def _without(texts: Any, words: Sequence[str], compared_as: Any) -> Any:
     return tf.cond(tf.reduce_any(keep), lambda: kept, lambda: tf.constant([""]))
 
 
-@lowers("Tokenizer", 1, domain="com.microsoft", builtin=False)
+@lowers("Tokenizer", 1, domain=MICROSOFT, builtin=False)
 def tokenizer(
     ctx: Context,
     x: Value,
