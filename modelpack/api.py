@@ -18,6 +18,7 @@ from modelpack.output import scratch
 from modelpack.reference import framework_of
 from modelpack.signature import TensorSpec
 from modelpack.sources import Request
+from modelpack.validation import ValidationReport
 from modelpack.verbs import convert as _convert
 from modelpack.verbs import package as _package
 from modelpack.verbs import quantize as _quantize
@@ -138,6 +139,8 @@ def validate(
     *,
     reference: AnyPath = "",
     weights: AnyPath | None = None,
+    runtime: str = "",
+    reference_runtime: str = "",
     trust: bool = False,
     inputs: Specs = (),
     data: AnyPath | None = None,
@@ -146,8 +149,11 @@ def validate(
     atol: float | None = None,
     seed: int = 0,
     bench: bool = False,
+    bisect: AnyPath | None = None,
+    report: AnyPath | None = None,
+    junit: AnyPath | None = None,
     limits: Limits | None = None,
-) -> _validate.ValidationReport:
+) -> ValidationReport:
     """Check artifacts; keywords as `modelpack.verbs.validate.ValidateOptions`.
 
     Returns:
@@ -157,6 +163,8 @@ def validate(
     options = _validate.ValidateOptions(
         reference=os.fspath(reference),
         weights=_path(weights),
+        runtime=runtime,
+        reference_runtime=reference_runtime,
         trust=trust,
         inputs=_specs(inputs),
         data=_path(data),
@@ -165,6 +173,9 @@ def validate(
         atol=atol,
         seed=seed,
         bench=bench,
+        bisect=_path(bisect),
+        report=_path(report),
+        junit=_path(junit),
         limits=limits or Limits(),
     )
     return _validate.validate(os.fspath(model), options)

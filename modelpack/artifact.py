@@ -34,6 +34,8 @@ class Encoding(StrEnum):
     SAFETENSORS = "safetensors"
     MODELPACK = "modelpack"
     ARCHIVE = "archive"
+    SERVER = "server"
+    """No file: a running server, by its address."""
     OTHER = "other"
     """A format of another distribution, which its own adapter reads."""
 
@@ -47,7 +49,7 @@ class ModelRef:
             (``keras``, ``torch``, ``sklearn``, ``onnx``, ``tflite``, ``savedmodel``), or
             empty while a Python reference has not been resolved.
         encoding: how the file is written.
-        location: absolute path, or a Python reference ``module:attribute``.
+        location: absolute path, Python reference ``module:attribute``, or a server's address.
         weights: absolute path of a state dict for a Python reference; empty for none.
         trusted: whether loading may run code that the file contains.
         inputs: input specs the user gave.
@@ -56,6 +58,7 @@ class ModelRef:
             model's own inputs and outputs.
         channel_last: names of inputs and outputs that the file has channel-last, where the
             signature has channels second.
+        runtime: what runs it, by a name of its format; empty for the format's usual one.
     """
 
     format: str
@@ -67,6 +70,7 @@ class ModelRef:
     outputs: tuple[str, ...] = ()
     signature: Signature | None = None
     channel_last: tuple[str, ...] = ()
+    runtime: str = ""
 
     @property
     def exchanged(self) -> ModelRef:
@@ -83,7 +87,9 @@ class ModelRef:
 
     @property
     def display(self) -> str:
-        """A short name for messages: the file's name, or the Python reference."""
+        """A short name for messages: the file's name, Python reference, or server's address."""
+        if self.encoding is Encoding.SERVER:
+            return self.location
         if self.encoding is not Encoding.PYTHON:
             return self.path.name
         module, _, attribute = self.location.rpartition(":")
@@ -239,6 +245,7 @@ FORMAT_OF_ENCODING = {
     Encoding.ONNX: "onnx",
     Encoding.TFLITE: "tflite",
     Encoding.SAVEDMODEL: "savedmodel",
+    Encoding.SERVER: "server",
 }
 
 # Leading bytes of the compressions joblib writes (zlib, gzip, bzip2, xz, lzma, lz4).

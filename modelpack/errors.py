@@ -19,6 +19,10 @@ This module imports nothing of modelpack: everything else may import it.
 
 from __future__ import annotations
 
+import re
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 class ModelpackError(Exception):
     """Something modelpack could not do.
@@ -116,6 +120,9 @@ def error_types() -> dict[str, type[ModelpackError]]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, or else the error's class."""
-    lines = (line.strip() for line in str(error).splitlines())
+    """The first line of an error's message that says something, or else the error's class.
+
+    Without the colours that some libraries give their messages.
+    """
+    lines = (line.strip() for line in _COLOUR.sub("", str(error)).splitlines())
     return next(filter(None, lines), type(error).__name__)

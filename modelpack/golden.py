@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from modelpack.artifact import Golden, digest_file
 from modelpack.errors import ManifestError
-from modelpack.samples import Case, read_cases, write_cases
+from modelpack.samples import Case, batch_dim, read_cases, write_cases
 from modelpack.signature import Signature
 
 # How many rows of the user's data are kept: enough to tell, small enough to ship.
 GOLDEN_ROWS = 32
 
-_INPUTS, _OUTPUTS = "inputs/", "outputs/"
+_INPUTS, _OUTPUTS, _NOISE = "inputs/", "outputs/", "noise/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,34 +28,63 @@ class Evidence:
         outputs: for each feed, the reference's outputs by output name.
         origin: ``generated`` from the signature, or ``data`` that the user gave.
         reference: what gave the outputs, in words.
+        noise: for each feed, the noise floor of each output (see `modelpack.noise`); empty
+            where it was not measured.
+        kinds: for each feed, what is special about it; empty for typical values.
     """
 
     cases: Sequence[Case]
     outputs: Sequence[Case]
     origin: str
     reference: str
+    noise: Sequence[Case] = ()
+    kinds: Sequence[str] = ()
 
     def __add__(self, other: Evidence) -> Evidence:
         """Both, one after the other, in the name of the first."""
+        known = bool(self.noise or not self.cases) and bool(other.noise or not other.cases)
         return replace(
             self,
             cases=[*self.cases, *other.cases],
             outputs=[*self.outputs, *other.outputs],
+            noise=[*self.noise, *other.noise] if known else (),
+            kinds=[*self.kinds_of_cases, *other.kinds_of_cases],
         )
+
+    @property
+    def kinds_of_cases(self) -> Sequence[str]:
+        """``kinds``, for every feed."""
+        return self.kinds or [""] * len(self.cases)
 
     def head(self, rows: int) -> Evidence:
         """The first cases with at most this many rows together, the last one cut to fit."""
-        cases: list[Case] = []
-        outputs: list[Case] = []
+        pairs: list[_Pair] = []
         left = rows
-        for case, answer in zip(self.cases, self.outputs, strict=True):
-            size = len(next(iter(case.values())))
+        for pair in self._pairs():
             if left <= 0:
                 break
-            cases.append({name: array[:left] for name, array in case.items()})
-            outputs.append({name: array[:left] for name, array in answer.items()})
-            left -= size
-        return replace(self, cases=cases, outputs=outputs)
+            pairs.append(pair.rows(slice(left)))
+            left -= pair.size
+        return self._of(pairs)
+
+    def chosen(self, indices: Sequence[int]) -> Evidence:
+        """Some of the cases, in the order given."""
+        pairs = self._pairs()
+        return self._of([pairs[index] for index in indices])
+
+    def _pairs(self) -> list[_Pair]:
+        noise: Sequence[Case | None] = self.noise or [None] * len(self.cases)
+        parts = zip(self.cases, self.outputs, noise, self.kinds_of_cases, strict=True)
+        return [_Pair(*part) for part in parts]
+
+    def _of(self, pairs: Sequence[_Pair]) -> Evidence:
+        return replace(
+            self,
+            cases=[pair.case for pair in pairs],
+            outputs=[pair.answer for pair in pairs],
+            noise=[pair.noise for pair in pairs if pair.noise is not None],
+            kinds=[pair.kind for pair in pairs],
+        )
 
     def fitted_to(self, signature: Signature, fixed_dims: Mapping[str, int]) -> Evidence:
         """The part that an artifact of this signature with these dims fixed can be fed.
@@ -61,33 +92,41 @@ class Evidence:
         Where the batch is fixed, feeds are cut into batches of that size; a feed that fits
         no other fixed dimension is left out. What is left may be empty.
         """
-        pairs = list(zip(self.cases, self.outputs, strict=True))
-        batch = _batch_dim(signature)
+        pairs = self._pairs()
+        batch = batch_dim(signature)
         if batch in fixed_dims:
             size = fixed_dims[batch]
-            pairs = [piece for pair in pairs for piece in _pieces(pair, size)]
+            pairs = [piece for pair in pairs for piece in pair.pieces(size)]
         bound = signature.with_dims(fixed_dims)
-        chosen = [pair for pair in pairs if _fits(bound, pair[0])]
-        return replace(
-            self, cases=[case for case, _ in chosen], outputs=[answer for _, answer in chosen]
-        )
+        return self._of([pair for pair in pairs if _fits(bound, pair.case)])
 
 
-def _batch_dim(signature: Signature) -> str:
-    """The dynamic dimension that is first in every input and output; empty if there is none."""
-    specs = (*signature.inputs, *signature.outputs)
-    first = {spec.shape[0] if spec.shape else None for spec in specs}
-    only = first.pop() if len(first) == 1 else None
-    return only if isinstance(only, str) else ""
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One feed with the answers, and what else is known of it."""
+
+    case: Case
+    answer: Case
+    noise: Case | None
+    kind: str
+
+    @property
+    def size(self) -> int:
+        """Rows of the feed."""
+        return len(next(iter(self.case.values())))
+
+    def rows(self, part: slice) -> _Pair:
+        case, answer = _rows(self.case, part), _rows(self.answer, part)
+        noise = None if self.noise is None else _rows(self.noise, part)
+        return _Pair(case, answer, noise, self.kind)
+
+    def pieces(self, size: int) -> Iterator[_Pair]:
+        for begin in range(0, self.size - size + 1, size):
+            yield self.rows(slice(begin, begin + size))
 
 
-def _pieces(pair: tuple[Case, Case], size: int) -> Iterator[tuple[Case, Case]]:
-    rows = len(next(iter(pair[0].values())))
-    for begin in range(0, rows - size + 1, size):
-        case, answer = (
-            {name: array[begin : begin + size] for name, array in side.items()} for side in pair
-        )
-        yield case, answer
+def _rows(case: Case, part: slice) -> Case:
+    return {name: array[part] for name, array in case.items()}
 
 
 def write(file: Path, name: str, evidence: Evidence, seed: int) -> Golden:
@@ -97,6 +136,8 @@ def write(file: Path, name: str, evidence: Evidence, seed: int) -> Golden:
         | {f"{_OUTPUTS}{key}": array for key, array in answer.items()}
         for feed, answer in zip(evidence.cases, evidence.outputs, strict=True)
     ]
+    for member, noise in zip(members, evidence.noise, strict=False):
+        member |= {f"{_NOISE}{key}": array.astype(np.float32) for key, array in noise.items()}
     write_cases(file, members)
     return Golden(name, digest_file(file), len(members), evidence.origin, seed)
 
@@ -117,11 +158,13 @@ def read(entry: Golden, root: Path, signature: Signature) -> Evidence:
     for spec in specs:
         if any(spec.name not in member for member in members):
             raise ManifestError(f"{entry.path} has no '{spec.name}'")
+    noise = [_part(member, _NOISE) for member in members]
     return Evidence(
         cases=[_part(member, _INPUTS) for member in members],
         outputs=[_part(member, _OUTPUTS) for member in members],
         origin=entry.origin,
         reference="golden samples",
+        noise=noise if all(noise) else (),
     )
 
 

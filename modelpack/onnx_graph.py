@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -55,7 +56,9 @@ def drop_unused_opsets(model: onnx.ModelProto) -> None:
 
 
 def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
-    """Load an ONNX file.
+    """Load an ONNX file, with nodes behind those that they read from.
+
+    ONNX demands that order. ONNX Runtime does in subgraphs only.
 
     Raises:
         InputError: the file is damaged, or its external data is missing.
@@ -68,7 +71,36 @@ def load(path: Path, *, weights: bool = True) -> onnx.ModelProto:
         raise InputError(f"cannot read '{path.name}': {first_line(error)}") from None
     if not model.HasField("graph") or not model.graph.output:
         raise InputError(f"'{path.name}' is truncated or damaged: it has no graph")
+    _sort(model.graph)
     return model
+
+
+def _sort(graph: onnx.GraphProto) -> None:
+    """Sort nodes if they need it. Those that wait for each other stay: no runtime loads them."""
+    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    waits = [
+        {makers[name] for name in _reads(node) if name in makers} - {i}
+        for i, node in enumerate(graph.node)
+    ]
+    if all(max(others, default=-1) < i for i, others in enumerate(waits)):
+        return
+    try:
+        order = list(TopologicalSorter(dict(enumerate(waits))).static_order())
+    except CycleError:
+        return
+    copies = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, its subgraphs included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            for graph in graphs(body):
+                yield from (name for inner in graph.node for name in inner.input)
+                yield from (value.name for value in graph.output)
 
 
 def save(model: onnx.ModelProto, target: Path) -> None:

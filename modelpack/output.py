@@ -95,6 +95,20 @@ def publish(root: Path, items: Mapping[str, Path]) -> None:
             shutil.rmtree(staging, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 text, whole or not at all; its directory is made if need be.
+
+    Raises:
+        InputError: it cannot be written. What was there is as it was.
+    """
+    directory = path.absolute().parent
+    with scratch() as temporary, locked(directory):
+        written = temporary / "text"
+        with _as_input_error(directory):
+            written.write_text(text, encoding="utf-8")
+        publish(directory, {path.name: written})
+
+
 def _swap_in(root: Path, staging: Path, names: list[str]) -> None:
     backup = staging / ".replaced"
     done: list[str] = []

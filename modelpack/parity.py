@@ -14,6 +14,7 @@ class Verdict(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
     UNVERIFIED = "unverified"
 
 
@@ -40,15 +41,22 @@ class TensorDiff:
         max_abs: largest absolute difference, in the output's own units.
         max_rel: largest difference relative to the output's scale (see `Tolerance`).
         mean_abs: mean absolute difference.
+        mean_rel: mean absolute difference relative to the output's scale.
         rms_rel: root mean square of the difference over the standard deviation of the
             reference (over its scale where it is constant): the inverse of the
             signal-to-quantization-noise ratio.
+        max_noise: largest difference over the noise floor of its element (see
+            `modelpack.noise`); None where the floor is not known.
+        max_ulp: largest difference in units in the last place of float32 at the reference.
+        cosine: of the angle between both outputs as vectors.
         elements: how many elements were compared.
         mismatches: elements outside the tolerance, or unequal where equality is asked.
-        ties: label mismatches where the reference's own two best scores are equal within
-            the tolerance: either label is right.
+        ties: decisions that differ where the reference's own is within the tolerance, or
+            moved with its last bits: either is right.
         flips: decisions that changed, ties aside: labels that differ, or rows whose largest
             element along the last axis is at another position.
+        top_flips: rows in which the set of the five largest elements changed, ties aside.
+        sign_flips: elements whose sign changed, although further from 0 than the tolerance.
     """
 
     name: str
@@ -60,6 +68,12 @@ class TensorDiff:
     mismatches: int = 0
     ties: int = 0
     flips: int = 0
+    mean_rel: float = 0.0
+    max_noise: float | None = None
+    max_ulp: float = 0.0
+    cosine: float = 1.0
+    top_flips: int = 0
+    sign_flips: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +81,25 @@ class ParityReport:
     """The verdict with its evidence. Truthy only when it passed.
 
     Attributes:
-        verdict: passed, failed or unverified.
+        verdict: passed, failed, inconclusive (compared, but on answers that cannot tell
+            right from wrong) or unverified (not compared).
         reference: what the candidate was compared with, in words ("keras source").
         runtime: what ran the candidate, with its version ("onnxruntime 1.31.1").
-        tolerance: the tolerance in force for each element; None when elements were not
-            judged one by one.
+        tolerance: the fixed tolerance in force for each element, if one is.
+        noise_limit: the largest accepted error in units of the noise floor, if that is what
+            elements were judged by.
         rms_limit: the largest accepted ``rms_rel``, for quantized candidates; else None.
         cases: how many feeds (calls with one set of shapes) were compared.
         rows: how many samples those feeds held along their first axis.
         outputs: the figures, one entry per output.
-        reason: why it failed, or why it is unverified; empty when it passed.
+        reason: why it did not pass; empty when it did.
     """
 
     verdict: Verdict
     reference: str = ""
     runtime: str = ""
     tolerance: Tolerance | None = None
+    noise_limit: float | None = None
     rms_limit: float | None = None
     cases: int = 0
     rows: int = 0
@@ -96,6 +113,12 @@ class ParityReport:
     def max_rel(self) -> float:
         """The largest relative difference over all outputs; 0 when none was compared."""
         return max((diff.max_rel for diff in self.outputs), default=0.0)
+
+    @property
+    def max_noise(self) -> float | None:
+        """The largest error in units of the noise floor; None where that is not known."""
+        known = [diff.max_noise for diff in self.outputs if diff.max_noise is not None]
+        return max(known, default=None)
 
     @property
     def max_abs(self) -> float:

@@ -33,6 +33,8 @@ class Format:
         suffixes: file suffixes that say ``-o model<suffix>`` means this format.
         can_run_code: whether loading may run code, so that the adapter offers ``scan``.
         quantizer: entry of the function that quantizes this format; empty if there is none.
+        checks: whether the adapter offers ``check``.
+        runtimes: names of what can run it, the usual one first.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Format:
     suffixes: tuple[str, ...] = ()
     can_run_code: bool = False
     quantizer: str = ""
+    checks: bool = False
+    runtimes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ FORMATS = (
         artifact="model.onnx",
         suffixes=(".onnx",),
         quantizer="modelpack.adapters.onnx_quantization:quantize",
+        checks=True,
+        runtimes=("onnxruntime", "plain", "reference", "openvino"),
     ),
     Format(
         "savedmodel",
@@ -88,6 +94,8 @@ FORMATS = (
         "keras",
         artifact="saved_model",
         can_run_code=True,
+        checks=True,
+        runtimes=("tensorflow",),
     ),
     Format(
         "tflite",
@@ -96,7 +104,10 @@ FORMATS = (
         artifact="model.tflite",
         suffixes=(".tflite",),
         quantizer="modelpack.adapters.tflite:quantize",
+        checks=True,
+        runtimes=("litert", "plain"),
     ),
+    Format("server", "modelpack.adapters.server", checks=True),
 )
 
 CONVERTERS = (

@@ -8,9 +8,10 @@ unicode, bfloat16 as the uint16 of its bits (the signature says which is meant).
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +22,24 @@ from modelpack.steps import Description, Range
 
 Array = npt.NDArray[Any]
 Case = dict[str, Array]
+_Change: TypeAlias = Callable[[Array, "Range", np.random.Generator], Array]
 
 # Sizes tried for each dynamic dimension: one, two, an odd size, and one larger than the
 # others. Dimensions are shifted against each other so that no two are always equal.
-SIZES = (1, 2, 5, 16)
+SIZES = (1, 2, 5, 8)
 
-# How far out extreme values lie, in units of the usual reach: exp(100) overflows float32.
+# Kinds of feeds at the edges of what a model takes; each is a word for "inputs that are ...".
+EMPTY = "empty"
+
+# Rows of a large batch, which visits more of a model's branches, and elements it may have.
+MANY = 512
+_MOST_ELEMENTS = 1 << 18
+
+# How far out extreme values lie, in units of the usual reach: exp(100) overflows float32. A
+# model that computes in float64 is taken less far: where float32 underflows, its artifacts
+# can but differ.
 EXTREME = 100.0
+EXTREME_IN_FLOAT64 = 3.0
 
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
@@ -111,43 +123,193 @@ def _text(item: object) -> str:
     return text
 
 
-def generate(
-    description: Description, *, seed: int, extremes: bool = False, cautious: bool = False
-) -> list[Case]:
-    """Generate feeds for a model: typical values at several sizes of its dynamic dims.
+def generate(description: Description, *, seed: int, cautious: bool = False) -> list[Case]:
+    """Generate typical feeds for a model, at several sizes of its dynamic dims.
 
     There is one case for each of `SIZES`, within the bounds of each dim, and a further one
     with some elements missing (NaN) for a model that takes them. In the first case the
-    first dynamic dimension has its smallest size. Floats of a model that computes in
-    float64 are given as such.
+    first dynamic dimension has its smallest size. Where there are several dynamic dims, they
+    are crossed, and two further cases have them all at one size. Floats of a model that
+    computes in float64 are given as such.
 
     Args:
         description: the signature, usual ranges and limits.
         seed: of the random generator.
-        extremes: make two cases of large magnitudes (`EXTREME`) instead of the usual ones.
         cautious: keep integers of unknown meaning to 0 and 1, which index any table.
 
     Raises:
         InputError: an input has unknown rank, so that no shape can be made up.
     """
     rng = np.random.default_rng(seed)
-    signature = description.signature
-    cases = []
-    for index, rows in enumerate(SIZES[:2] if extremes else SIZES):
-        sizes = {}
-        for shift, dim in enumerate(signature.dynamic_dims):
-            low, high = description.dim_bounds.get(dim, (SIZES[0], SIZES[-1]))
-            sizes[dim] = min(max(SIZES[(index + shift) % len(SIZES)], low), high)
-        bound = signature.with_dims(sizes)
-        case = {}
-        for spec in bound.inputs:
-            usual = description.ranges.get(spec.name) or _unknown_range(spec, cautious)
-            values = _values(spec, usual, rng, rows)
-            case[spec.name] = _extreme(values, usual, rng) if extremes else values
-        cases.append(case)
-    if description.accepts_nan and not extremes:
+    shifts = [(index, 1) for index in range(len(SIZES))]
+    if len(description.signature.dynamic_dims) > 1:
+        shifts += [(0, 0), (2, 0)]
+    cases = [_typical(description, rng, start, shift, cautious) for start, shift in shifts]
+    if description.accepts_nan:
         cases.append({name: _with_missing(array, rng) for name, array in cases[-1].items()})
-    return cases if description.computes_in_float64 else [narrowed(c, signature) for c in cases]
+    return _as_taken(description, cases)
+
+
+def _typical(
+    description: Description, rng: np.random.Generator, start: int, shift: int, cautious: bool
+) -> Case:
+    """One feed; the dynamic dims have the sizes from ``start`` on, ``shift`` apart."""
+    signature = description.signature
+    sizes = {}
+    for index, dim in enumerate(signature.dynamic_dims):
+        low, high = description.dim_bounds.get(dim, (SIZES[0], SIZES[-1]))
+        sizes[dim] = min(max(SIZES[(start + index * shift) % len(SIZES)], low), high)
+    return {
+        spec.name: _values(spec, _usual(description, spec, cautious), rng, SIZES[start])
+        for spec in signature.with_dims(sizes).inputs
+    }
+
+
+def _usual(description: Description, spec: TensorSpec, cautious: bool) -> Range:
+    return description.ranges.get(spec.name) or _unknown_range(spec, cautious)
+
+
+def _as_taken(description: Description, cases: list[Case]) -> list[Case]:
+    if description.computes_in_float64:
+        return cases
+    return [narrowed(case, description.signature) for case in cases]
+
+
+def edges(description: Description, *, seed: int) -> list[tuple[str, Case]]:
+    """Feeds at the edges of what a model may be given, each with a word for its kind.
+
+    Whether the model takes them is not known here. Only real numbers and text are pushed
+    out; integers are usually indices, and are taken at both ends of their known range.
+    """
+    rng = np.random.default_rng([seed, 1])
+    usual = _typical(description, rng, 1, 1, cautious=False)
+    found = []
+    for kind, change in _EDGES.items():
+        if kind in _MISSING and not description.accepts_nan:
+            continue
+        if kind in _FAR[description.computes_in_float64]:
+            continue
+        case = {
+            spec.name: change(usual[spec.name], _usual(description, spec, cautious=False), rng)
+            for spec in description.signature.inputs
+        }
+        if any(case[name] is not usual[name] for name in case):
+            found.append((kind, case))
+    if batch_dim(description.signature):
+        found += _many(description, usual, rng)
+        found.append((EMPTY, {name: array[:0] for name, array in usual.items()}))
+    return list(
+        zip(
+            [kind for kind, _ in found],
+            _as_taken(description, [case for _, case in found]),
+            strict=True,
+        )
+    )
+
+
+def _many(
+    description: Description, usual: Case, rng: np.random.Generator
+) -> list[tuple[str, Case]]:
+    """A large batch, unless it would be too large or the batch is bounded."""
+    dim = batch_dim(description.signature)
+    each = sum(array.size // max(len(array), 1) for array in usual.values())
+    rows = min(MANY, _MOST_ELEMENTS // max(each, 1), description.dim_bounds.get(dim, (1, MANY))[1])
+    if rows <= 4 * SIZES[-1] or description.is_large:
+        return []
+    case = {}
+    for spec in description.signature.inputs:
+        shape = (rows, *usual[spec.name].shape[1:])
+        whole = replace(spec, shape=shape)
+        case[spec.name] = _values(whole, _usual(description, spec, cautious=False), rng, rows)
+    return [("in a large batch", case)]
+
+
+def _of_reals(change: Callable[[Array], Array]) -> _Change:
+    """A change of real values alone."""
+
+    def changed(values: Array, _usual: Range, _rng: np.random.Generator) -> Array:
+        return change(values).astype(values.dtype) if values.dtype.kind == "f" else values
+
+    return changed
+
+
+def _of_text(text: str) -> _Change:
+    """Every second string replaced."""
+
+    def changed(values: Array, _usual: Range, _rng: np.random.Generator) -> Array:
+        if values.dtype.kind != "O":
+            return values
+        result = values.copy()
+        result.reshape(-1)[::2] = text
+        return result
+
+    return changed
+
+
+def _pushed(reach: float) -> _Change:
+    """Some real values pushed far out: where exponentials overflow and functions saturate."""
+
+    def changed(values: Array, usual: Range, rng: np.random.Generator) -> Array:
+        if values.dtype.kind != "f":
+            return values
+        middle, half = np.asarray(0.0), np.asarray(1.0)
+        if usual.low:
+            middle = (np.asarray(usual.low) + np.asarray(usual.high)) / 2
+            half = (np.asarray(usual.high) - np.asarray(usual.low)) / 2
+        sign = np.where(rng.random(values.shape) < 0.5, -reach, reach)
+        return np.where(rng.random(values.shape) < 0.5, values, middle + sign * half)
+
+    return changed
+
+
+def _infinite(values: Array, _usual: Range, rng: np.random.Generator) -> Array:
+    if values.dtype.kind != "f":
+        return values
+    chosen = rng.random(values.shape)
+    return np.where(chosen < 0.1, -np.inf, np.where(chosen > 0.9, np.inf, values))
+
+
+def _at_end(end: str) -> _Change:
+    """Integers of a known range all at one end of it: the first and last rows of tables."""
+
+    def changed(values: Array, usual: Range, _rng: np.random.Generator) -> Array:
+        limit = getattr(usual, end)
+        if values.dtype.kind not in "iu" or not limit:
+            return values
+        return np.broadcast_to(np.asarray(limit), values.shape).astype(values.dtype)
+
+    return changed
+
+
+# What each kind does to an input; one that returns its argument has nothing to change there.
+_EDGES: dict[str, _Change] = {
+    "zero": _of_reals(np.zeros_like),
+    "one": _of_reals(np.ones_like),
+    "negative": _of_reals(lambda values: -np.abs(values)),
+    # Ties of rounding, and thresholds of trees that were fitted on whole numbers.
+    "halves": _of_reals(lambda values: np.round(values * 2) / 2),
+    "tiny": _of_reals(lambda values: values * 1e-30),
+    "extreme": _pushed(EXTREME),
+    "far out": _pushed(EXTREME_IN_FLOAT64),
+    "missing": _of_reals(lambda values: np.full_like(values, np.nan)),
+    "infinite": _infinite,
+    "at the lower end of their range": _at_end("low"),
+    "at the upper end of their range": _at_end("high"),
+    "unknown text": _of_text("not seen before"),
+    "empty text": _of_text(""),
+    "non-ASCII text": _of_text("na\u00efve \u0142\u00f3d\u017a \u6771\u4eac"),
+}
+_MISSING = {"missing", "infinite"}
+# Not for models that compute in float32, and not for those that do in float64.
+_FAR = ({"far out"}, {"extreme", "tiny"})
+
+
+def batch_dim(signature: Signature) -> str:
+    """The dynamic dimension that is first in every input and output; empty if there is none."""
+    specs = (*signature.inputs, *signature.outputs)
+    first = {spec.shape[0] if spec.shape else None for spec in specs}
+    only = first.pop() if len(first) == 1 else None
+    return only if isinstance(only, str) else ""
 
 
 def narrowed(case: Mapping[str, Array], signature: Signature) -> Case:
@@ -162,18 +324,6 @@ def _unknown_range(spec: TensorSpec, cautious: bool) -> Range:
     if not spec.dtype.is_integer or cautious:
         return Range()
     return Range((-5.0,) if signed else (0.0,), (5.0,))
-
-
-def _extreme(values: Array, usual: Range, rng: np.random.Generator) -> Array:
-    """Some of the values pushed far out: where exponentials overflow and functions saturate."""
-    if values.dtype.kind != "f":
-        return values
-    middle, reach = 0.0, 1.0
-    if usual.low:
-        middle = (np.asarray(usual.low) + np.asarray(usual.high)) / 2
-        reach = (np.asarray(usual.high) - np.asarray(usual.low)) / 2
-    sign = np.where(rng.random(values.shape) < 0.5, -EXTREME, EXTREME)
-    return np.where(rng.random(values.shape) < 0.5, values, middle + sign * reach)
 
 
 def _values(spec: TensorSpec, usual: Range, rng: np.random.Generator, rows: int) -> Array:

@@ -213,9 +213,11 @@ def differences(expected: Signature, actual: Signature) -> list[str]:
 
     A dynamic dimension must stay dynamic: formats without dimension names report it as
     unknown, which is accepted; a rank must not be lost. An expected unknown dimension or
-    rank accepts anything. Order does not matter, since tensors are bound by name.
+    rank accepts anything, and so does a named dimension that no input has: what comes out may
+    turn out to be constant. Order does not matter, since tensors are bound by name.
     """
     found: list[str] = []
+    given_in = {dim for spec in expected.inputs for dim in spec.shape or ()}
     for side, wanted, given in (
         ("input", expected.inputs, actual.inputs),
         ("output", expected.outputs, actual.outputs),
@@ -226,12 +228,14 @@ def differences(expected: Signature, actual: Signature) -> list[str]:
             if other is None:
                 found.append(f"{side} '{spec.name}' is missing")
             else:
-                found.extend(_tensor_differences(side, spec, other))
+                found.extend(_tensor_differences(side, spec, other, given_in))
         found.extend(f"{side} '{name}' was not asked for" for name in by_name)
     return found
 
 
-def _tensor_differences(side: str, wanted: TensorSpec, given: TensorSpec) -> Iterator[str]:
+def _tensor_differences(
+    side: str, wanted: TensorSpec, given: TensorSpec, given_in: Collection[Dim]
+) -> Iterator[str]:
     if wanted.dtype != given.dtype:
         yield f"{side} '{wanted.name}' is {given.dtype}, not {wanted.dtype}"
     if wanted.shape is None:
@@ -244,7 +248,7 @@ def _tensor_differences(side: str, wanted: TensorSpec, given: TensorSpec) -> Ite
         return
     for axis, (want, have) in enumerate(zip(wanted.shape, given.shape, strict=True)):
         lost_static = isinstance(want, int) and isinstance(have, int) and want != have
-        frozen = isinstance(want, str) and isinstance(have, int)
+        frozen = isinstance(want, str) and isinstance(have, int) and want in given_in
         renamed = isinstance(want, str) and isinstance(have, str) and want != have
         if lost_static or frozen or renamed:
             yield f"{side} '{wanted.name}' axis {axis} is {have}, not {want}"

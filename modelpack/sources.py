@@ -30,12 +30,18 @@ from modelpack.samples import (
     Case,
     channel_first,
     channel_last,
-    narrowed,
     read_cases,
     write_cases,
 )
 from modelpack.signature import TensorSpec, differences
-from modelpack.steps import Description, QuantizeRequest, RunResult, StepOptions, StepResult
+from modelpack.steps import (
+    Description,
+    QuantizeRequest,
+    RunOptions,
+    RunResult,
+    StepOptions,
+    StepResult,
+)
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -54,6 +60,7 @@ class Request:
         trust: whether loading may run code that the file contains.
         inputs: input specs.
         outputs: output names, in order.
+        runtime: what is to run it, by a name of its format; empty for the usual one.
     """
 
     model: str
@@ -61,6 +68,7 @@ class Request:
     trust: bool = False
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[str, ...] = ()
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +94,9 @@ def locate(request: Request) -> ModelRef:
     """
     weights = request.weights
     parts = reference.split(request.model)
-    if parts is not None and not Path(request.model).exists():
+    if "://" in request.model:
+        location, encoding = _address(request.model), Encoding.SERVER
+    elif parts is not None and not Path(request.model).exists():
         module, attribute = parts
         if module.endswith(".py"):
             module = str(Path(module).absolute())
@@ -98,11 +108,11 @@ def locate(request: Request) -> ModelRef:
         if path.name == MANIFEST_NAME and path.is_file():
             path = path.parent
         location, encoding = str(path), detect(path)
-        if weights is not None:
-            raise InputError(
-                "--weights belongs to a Python reference, not to a model file",
-                hint="give the model as module:attribute or file.py:attribute",
-            )
+    if weights is not None and encoding is not Encoding.PYTHON:
+        raise InputError(
+            "--weights belongs to a Python reference, not to a model file",
+            hint="give the model as module:attribute or file.py:attribute",
+        )
     if encoding is Encoding.SAFETENSORS:
         raise InputError(
             f"'{request.model}' holds only weights, not the model",
@@ -116,7 +126,16 @@ def locate(request: Request) -> ModelRef:
         trusted=request.trust,
         inputs=request.inputs,
         outputs=request.outputs,
+        runtime=request.runtime,
     )
+
+
+def _address(model: str) -> str:
+    if not model.startswith(("http://", "https://")):
+        raise InputError(
+            f"'{model}' is no address that can be spoken to", hint="use http:// or https://"
+        )
+    return model
 
 
 def adapter_of(ref: ModelRef) -> Format:
@@ -153,6 +172,7 @@ def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
         )
         ref = replace(ref, format=framework)
         pool.rename(_UNRESOLVED, worker_key(adapter_of(ref)))
+    ref = replace(ref, runtime=_runtime(adapter_of(ref), ref.runtime))
     if not ref.trusted:
         refuse_unsafe(ref, scan(pool, ref))
     form = adapter_of(ref)
@@ -160,6 +180,20 @@ def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
         worker_key(form), f"{form.adapter}:describe", Description, ref.exchanged, failure=InputError
     )
     return _opened(ref, description)
+
+
+def _runtime(form: Format, name: str) -> str:
+    """The runtime's name as adapters know it: empty for the usual one."""
+    if not name or (form.runtimes and name == form.runtimes[0]):
+        return ""
+    if name not in form.runtimes:
+        raise InputError(
+            f"no runtime called '{name}' runs {form.name} models",
+            hint=f"use one of {', '.join(form.runtimes)}"
+            if form.runtimes
+            else "they run in one way only: leave the runtime out",
+        )
+    return name
 
 
 def _opened(ref: ModelRef, found: Description) -> Opened:
@@ -261,41 +295,38 @@ def run_cases(
     ref: ModelRef,
     cases: Sequence[Case],
     *,
-    repeat: int = 0,
+    options: RunOptions | None = None,
     failure: type[ModelpackError] = InputError,
+    worker: str = "",
 ) -> tuple[list[Case], RunResult]:
-    """Run a model on cases in its worker and return its outputs, by signature names."""
+    """Run a model on cases in its worker and return its outputs, by signature names.
+
+    Args:
+        pool: the workers.
+        ref: the model, its signature settled.
+        cases: feeds by signature names.
+        options: how to run it; as usual by default.
+        failure: the error that stands for an unexpected exception.
+        worker: a worker of its own, by any key; that of the format by default.
+    """
     own = ref.exchanged
     assert own.signature is not None
     feeds, results = pool.scratch / "feeds.npz", pool.scratch / "results.npz"
     write_cases(feeds, [channel_last(case, ref.channel_last) for case in cases])
     form = adapter_of(ref)
+    options = options or RunOptions()
     result = pool.call(
-        worker_key(form),
+        worker or worker_key(form),
         f"{form.adapter}:run",
         RunResult,
         own,
         str(feeds),
         str(results),
-        repeat,
+        replace(options, runtime=options.runtime or ref.runtime),
         failure=failure,
     )
     outputs = read_cases(results, own.signature.outputs)
     return [channel_first(case, ref.channel_last) for case in outputs], result
-
-
-def answers(
-    pool: WorkerPool, opened: Opened, cases: Sequence[Case]
-) -> tuple[list[Case], list[Case]]:
-    """Run a reference on feeds; return the feeds as its artifacts take them, and the outputs.
-
-    A reference that computes in float64 is given the feeds as they are, with every digit.
-    """
-    signature = opened.ref.signature
-    assert signature is not None
-    narrow = [narrowed(case, signature) for case in cases]
-    fed = cases if opened.description.computes_in_float64 else narrow
-    return narrow, run_cases(pool, opened.ref, fed)[0]
 
 
 def recorded(made: Opened, steps: tuple[Step, ...], fixed_dims: Mapping[str, int]) -> Artifact:

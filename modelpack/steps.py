@@ -5,11 +5,11 @@ These values cross a process boundary as JSON, so they hold plain data only.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from modelpack.errors import InputError
 from modelpack.signature import Signature
 
 
@@ -51,6 +51,7 @@ class Description:
         sidecars: names of further files beside the model file that belong to it.
         other_signatures: further callables the model has.
         unrunnable: why nothing that is installed here can run it; empty if something can.
+        finite_only: whether only finite numbers can be exchanged with it, as JSON has them.
     """
 
     signature: Signature
@@ -70,6 +71,16 @@ class Description:
     sidecars: tuple[str, ...] = ()
     other_signatures: tuple[Signature, ...] = ()
     unrunnable: str = ""
+    finite_only: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        """Whether running it takes so long that it is run no more often than it must be."""
+        return (self.parameters or 0) >= _LARGE
+
+
+# Weights from which on a model is large.
+_LARGE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +129,86 @@ class QuantizeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a model is run. None of it may change the answers by more than rounding.
+
+    Attributes:
+        repeat: further calls on the first case, to time them.
+        threads: for the runtime's kernels. One, so that answers repeat bit by bit.
+        nudge: when not zero, the seed of a change of the weights by one unit in the last
+            place (see `modelpack.noise.nudged`).
+        wide: compute in float64.
+        runtime: another runtime than the format's usual one, by a name its adapter knows.
+    """
+
+    repeat: int = 0
+    threads: int = 1
+    nudge: int = 0
+    wide: bool = False
+    runtime: str = ""
+
+    def refuse(self, *names: str) -> None:
+        """Refuse options that an adapter does not have.
+
+        Raises:
+            InputError: one of the named options is not at its default.
+        """
+        usual = RunOptions()
+        asked = [name for name in names if getattr(self, name) != getattr(usual, name)]
+        if asked:
+            raise InputError(f"this model cannot be run with another {' or '.join(asked)}")
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """How a run went.
 
     Attributes:
         runtime: name and version of what ran the model.
-        latency_ms: median wall time of one call on the first case, in milliseconds; None
-            unless repeats were asked for.
+        latency: wall times of the repeated calls, in milliseconds; empty without repeats.
     """
 
     runtime: str
-    latency_ms: float | None = None
+    latency: tuple[float, ...] = ()
 
 
-def latency_ms(call: Callable[[], object], repeat: int) -> float | None:
-    """Call ``repeat`` times; return the median wall time of a call, None for no repeats."""
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """What a check of a model's structure may use.
+
+    Attributes:
+        feeds: an ``.npz`` of cases to call the model with; empty for none.
+        floors: likewise the noise floor of each output, for each feed; empty if not known.
+        repeats: calls with the first feed, whose answers must be the same.
+        threads: how many call the model at the same time, each with every feed.
+    """
+
+    feeds: str = ""
+    floors: str = ""
+    repeats: int = 5
+    threads: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check of a model's structure found.
+
+    Attributes:
+        name: of the check.
+        ok: whether the model holds it.
+        detail: what was seen; what is wrong, if it does not hold.
+    """
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+def timed(call: Callable[[], object], repeat: int) -> tuple[float, ...]:
+    """Call ``repeat`` times; return the wall time of each call in milliseconds."""
     times = []
     for _ in range(repeat):
         begin = time.perf_counter()
         call()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times) * 1e3 if times else None
+        times.append((time.perf_counter() - begin) * 1e3)
+    return tuple(times)

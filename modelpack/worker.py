@@ -254,13 +254,17 @@ _DEEDS = {
     "describe": "opening the {} model",
     "run": "running the {} model",
     "quantize": "quantizing the {} model",
+    "trace": "tracing the {} model",
+    "replay": "running the {} model from the middle",
+    "cut": "cutting a piece from the {} model",
+    "check": "checking the {} model",
 }
 
 
 def step_name(entry: str) -> str:
     """Say what an entry ``module:function`` does: "opening the keras model"."""
     module, _, function = entry.rpartition(":")
-    framework = module.rpartition(".")[2].removesuffix("_quantization")
+    framework = module.rpartition(".")[2].removesuffix("_quantization").removesuffix("_trace")
     if function in _DEEDS:
         return _DEEDS[function].format(framework)
     if function.startswith("to_"):

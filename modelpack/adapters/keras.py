@@ -19,10 +19,25 @@ from modelpack import reference
 from modelpack.adapters import keras_scan, savedmodel_writing
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
-from modelpack.errors import ConversionError, InputError, ModelpackError, UntrustedSourceError
+from modelpack.errors import (
+    ConversionError,
+    InputError,
+    ModelpackError,
+    UntrustedSourceError,
+    first_line,
+)
+from modelpack.noise import flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
-from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult, latency_ms
+from modelpack.steps import (
+    Description,
+    Range,
+    RunOptions,
+    RunResult,
+    StepOptions,
+    StepResult,
+    timed,
+)
 
 _TOOLS = ("keras", "tensorflow-cpu")
 
@@ -53,12 +68,12 @@ def describe(ref: ModelRef) -> Description:
         UntrustedSourceError: loading would run code that the file contains.
         ConversionError: the model cannot be described by a signature.
     """
-    loaded = _load(_identity(ref))
+    loaded = loaded_from(ref)
     weights = loaded.model.weights
     sizes: Counter[str] = Counter()
     for weight in weights:
         sizes[str(weight.dtype)] += int(np.prod(weight.shape))
-    layers = list(_layers(loaded.model))
+    layers = list(layers_of(loaded.model))
     signature = requested(_native(loaded), ref.inputs, ref.outputs)
     return Description(
         signature=signature,
@@ -83,20 +98,39 @@ def _fingerprint(model: Any) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
-    """Call the Keras model itself on each case: the reference answer.
+def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResult:
+    """Call the Keras model itself on each case: the reference answer. On one thread.
 
     Raises:
         InputError: the cases do not fit the model.
     """
-    loaded = _load(_identity(ref))
+    loaded = loaded_from(ref)
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
-    write_cases(Path(outputs), [_answer(loaded, signature, feed) for feed in feeds])
-    latency = latency_ms(lambda: _answer(loaded, signature, feeds[0]), repeat)
+    options.refuse("threads", "wide", "runtime")
+    with _nudged(loaded.model, options.nudge):
+        write_cases(Path(outputs), [answer(loaded, signature, feed) for feed in feeds])
+        latency = timed(lambda: answer(loaded, signature, feeds[0]), options.repeat)
     found = versions(*_TOOLS)
     runtime = f"keras {found.get('keras')} on tensorflow {found.get('tensorflow-cpu')}"
-    return RunResult(runtime=runtime, latency_ms=latency)
+    return RunResult(runtime, latency)
+
+
+@contextlib.contextmanager
+def _nudged(model: Any, seed: int) -> Iterator[None]:
+    """The model with the last bits of its weights changed, for a while."""
+    _flip(model, seed)
+    try:
+        yield
+    finally:
+        _flip(model, seed)
+
+
+def _flip(model: Any, seed: int) -> None:
+    for index, variable in enumerate(model.variables if seed else ()):
+        array = np.array(variable.numpy(), order="C")
+        flip_last_bits(array, seed * 1000 + index)
+        variable.assign(array)
 
 
 def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepResult:
@@ -107,7 +141,7 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     """
     import tensorflow as tf
 
-    loaded = _load(_identity(source))
+    loaded = loaded_from(source)
     signature = source.signature or describe(source).signature
     savedmodel_writing.check_input_names(signature)
     module = tf.Module()
@@ -119,7 +153,7 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
         raise
     except Exception as error:
         raise ConversionError(
-            f"TensorFlow cannot trace '{source.display}': {_first_line(error)}",
+            f"TensorFlow cannot trace '{source.display}': {_reason(error)}",
             hint="the model's call must work with symbolic tensors of the sizes "
             + ", ".join(map(str, signature.inputs)),
         ) from error
@@ -127,7 +161,7 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     values = [variable.value for variable in loaded.model.variables]
     module.variables_ = [value for value in values if id(value.handle) in captured]
     module.tables_ = [
-        table for layer in _layers(loaded.model) if (table := _lookup_table(layer)) is not None
+        table for layer in layers_of(loaded.model) if (table := _lookup_table(layer)) is not None
     ]
     savedmodel_writing.save(module, concrete, signature, target)
     return StepResult(tools=versions(*_TOOLS))
@@ -153,6 +187,15 @@ class _Loaded:
     producer: str = ""
 
 
+def loaded_from(ref: ModelRef) -> _Loaded:
+    """The live model; loaded once for all calls about the same file.
+
+    Raises:
+        InputError, UntrustedSourceError: as `describe`.
+    """
+    return _load(_identity(ref))
+
+
 def _identity(ref: ModelRef) -> ModelRef:
     """The part of a reference that decides what is loaded."""
     return replace(ref, format="keras", outputs=(), signature=None)
@@ -175,7 +218,7 @@ def _load(ref: ModelRef) -> _Loaded:
         _build(model, structure, inputs, ref)
     if ref.weights:
         _load_weights(model, ref)
-    if any(getattr(layer, "stateful", False) for layer in _layers(model)):
+    if any(getattr(layer, "stateful", False) for layer in layers_of(model)):
         raise ConversionError(
             f"'{ref.display}' has a stateful recurrent layer: its answers depend on earlier calls",
             hint="rebuild the model with stateful=False and load its weights",
@@ -210,11 +253,11 @@ def _load_file(keras: Any, ref: ModelRef) -> Any:
         if "deserialization of a" in str(error) and not ref.trusted:
             raise UntrustedSourceError(
                 f"loading '{ref.display}' would run code that it contains: "
-                + ("; ".join(found) or _first_line(error)),
+                + ("; ".join(found) or _reason(error)),
                 hint="pass --trust if you trust its source",
             ) from error
         raise InputError(
-            f"Keras cannot load '{ref.display}': {_first_line(error)}"
+            f"Keras cannot load '{ref.display}': {_reason(error)}"
             + ("".join(f"\n  {item}" for item in found)),
             hint=_load_hint(ref, found),
         ) from error
@@ -236,8 +279,7 @@ def _load_weights(model: Any, ref: ModelRef) -> None:
         model.load_weights(ref.weights)
     except Exception as error:
         raise InputError(
-            f"the weights '{Path(ref.weights).name}' do not fit '{ref.display}': "
-            + _first_line(error),
+            f"the weights '{Path(ref.weights).name}' do not fit '{ref.display}': " + _reason(error),
             hint="weights are a .weights.h5, .h5 or .keras file of the same architecture",
         ) from error
 
@@ -253,12 +295,12 @@ def _build(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], ref: Mode
     except Exception as error:
         raise InputError(
             f"'{ref.display}' cannot be called with {', '.join(map(str, inputs))}: "
-            + _first_line(error),
+            + _reason(error),
             hint="describe every input as the model takes it, with --input",
         ) from error
 
 
-def _layers(model: Any) -> Iterator[Any]:
+def layers_of(model: Any) -> Iterator[Any]:
     """Every layer below the model, nested ones included, containers left out."""
     for layer in model._flatten_layers(include_self=False, recursive=True):
         if type(layer).__name__ != "InputLayer" and not hasattr(layer, "layers"):
@@ -271,9 +313,8 @@ def _lookup_table(layer: Any) -> Any:
     return table if hasattr(table, "resource_handle") else None
 
 
-def _first_line(error: BaseException) -> str:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return first.partition(" Full object config:")[0] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    return first_line(error).partition(" Full object config:")[0]
 
 
 # --- the signature ---------------------------------------------------------------------
@@ -379,7 +420,7 @@ def _native(loaded: _Loaded) -> Signature:
         leaves = _output_leaves(loaded, loaded.inputs)
     except Exception as error:
         raise ConversionError(
-            f"the model cannot be traced: {_first_line(error)}",
+            f"the model cannot be traced: {_reason(error)}",
             hint="describe its inputs, for example --input 'x:float32[batch,28,28]'",
         ) from error
     taken = [spec.name for spec in loaded.inputs]
@@ -526,7 +567,12 @@ def _flat_outputs(value: Any) -> list[tuple[tuple[Any, ...], Any]]:
     return [(tuple(path), leaf) for path, leaf in found if leaf is not None]
 
 
-def _answer(loaded: _Loaded, signature: Signature, feed: Case) -> Case:
+def answer(loaded: _Loaded, signature: Signature, feed: Case) -> Case:
+    """Call the model.
+
+    Raises:
+        InputError: the feed lacks an input.
+    """
     import tensorflow as tf
 
     missing = [spec.name for spec in signature.inputs if spec.name not in feed]

@@ -11,12 +11,22 @@ import onnx
 import onnx.defs
 
 from modelpack import onnx_graph
+from modelpack.adapters import checking, onnx_runtimes
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError, first_line
 from modelpack.samples import read_cases, write_cases
 from modelpack.signature import Dim, DType, Signature, TensorSpec, refuse_swapped, requested
-from modelpack.steps import Description, RunResult, StepOptions, StepResult, latency_ms
+from modelpack.steps import (
+    CheckRequest,
+    Description,
+    Finding,
+    RunOptions,
+    RunResult,
+    StepOptions,
+    StepResult,
+    timed,
+)
 
 _DTYPES = {
     onnx.TensorProto.BOOL: DType.BOOL,
@@ -81,31 +91,53 @@ def describe(ref: ModelRef) -> Description:
     )
 
 
-def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
-    """Run the file in ONNX Runtime on the CPU, in one thread.
+def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResult:
+    """Run the file on the CPU, in ONNX Runtime or the runtime that is named.
+
+    ``plain`` is ONNX Runtime without its graph optimizations, ``reference`` the evaluator in
+    Python that defines what ops mean, ``openvino`` OpenVINO in float32.
 
     Raises:
-        InputError: ONNX Runtime cannot load the file.
+        InputError: the runtime cannot load the file.
+        MissingDependencyError: it is not installed.
     """
-    import onnxruntime
-
     assert ref.signature is not None
-    session = _session(ref)
-    names = [item.name for item in session.get_inputs()]
-    wanted = [item.name for item in session.get_outputs()]
-    feed_of = _bound(ref.signature.inputs, names)
-    output_of = _bound(ref.signature.outputs, wanted)
-    results = []
-    feeds = [
-        {feed_of[name]: array for name, array in case.items()}
-        for case in read_cases(Path(cases), ref.signature.inputs)
-    ]
-    for feed in feeds:
-        values = dict(zip(wanted, session.run(wanted, feed), strict=True))
-        results.append({name: np.asarray(values[native]) for name, native in output_of.items()})
-    write_cases(Path(outputs), results)
-    latency = latency_ms(lambda: session.run(wanted, feeds[0]), repeat)
-    return RunResult(f"onnxruntime {onnxruntime.__version__}", latency)
+    options.refuse("wide")
+    runner = onnx_runtimes.load(ref, options)
+    call = onnx_runtimes.calling(ref, runner)
+    feeds = read_cases(Path(cases), ref.signature.inputs)
+    write_cases(Path(outputs), [call(feed) for feed in feeds])
+    return RunResult(runner.title, timed(lambda: call(feeds[0]), options.repeat))
+
+
+def check(ref: ModelRef, request: CheckRequest) -> list[Finding]:
+    """Check the file with `onnx.checker`, load it into its runtime, and call it repeatedly.
+
+    Raises:
+        MissingDependencyError: the runtime is not installed.
+    """
+    assert ref.signature is not None
+    found = _checked(ref.path)
+    try:
+        runner = onnx_runtimes.load(ref, RunOptions(runtime=ref.runtime))
+    except InputError as error:
+        return [*found, Finding("ops", False, error.message)]
+    found.append(Finding("ops", True, f"{runner.title} has all of them, in their versions"))
+    call = onnx_runtimes.calling(ref, runner)
+    more = (lambda: call) if runner.concurrent else None
+    return [*found, *checking.called(ref.signature, request, call, more)]
+
+
+def _checked(path: Path) -> list[Finding]:
+    """What `onnx.checker` says of the file, and shape inference of its shapes."""
+    passed = Finding("checker", True, f"onnx {onnx.__version__}")
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except onnx.shape_inference.InferenceError as error:
+        return [passed, Finding("shapes", False, first_line(error))]
+    except Exception as error:  # ValidationError, and what the C++ code raises besides
+        return [Finding("checker", False, first_line(error))]
+    return [passed, Finding("shapes", True, "they fit those that shape inference finds")]
 
 
 def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
@@ -171,30 +203,6 @@ def apply_signature(model: onnx.ModelProto, signature: Signature) -> None:
         for proto in value.type.tensor_type.shape.dim:
             if proto.dim_param:
                 proto.dim_param = dims.get(proto.dim_param, proto.dim_param)
-
-
-def _session(ref: ModelRef) -> Any:
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = 1
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(
-            ref.location, settings, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime raises a class per status code, with no base
-        raise InputError(
-            f"ONNX Runtime cannot load '{ref.path.name}': {first_line(error)}"
-        ) from None
-
-
-def _bound(specs: tuple[TensorSpec, ...], names: list[str]) -> dict[str, str]:
-    """Map signature names to the file's: by name where all are known, else by position."""
-    if {spec.name for spec in specs} <= set(names):
-        return {spec.name: spec.name for spec in specs}
-    return {spec.name: name for spec, name in zip(specs, names, strict=True)}
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

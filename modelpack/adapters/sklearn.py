@@ -37,7 +37,15 @@ from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import Signature, for_inputs, own_names, requested
-from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult, latency_ms
+from modelpack.steps import (
+    Description,
+    Range,
+    RunOptions,
+    RunResult,
+    StepOptions,
+    StepResult,
+    timed,
+)
 
 __all__ = ["describe", "run", "scan", "to_onnx"]
 
@@ -88,21 +96,27 @@ def _native(ref: ModelRef) -> tuple[Columns, Signature, dict[str, Range]]:
 # --- running -------------------------------------------------------------------------
 
 
-def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
+def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResult:
     """Call the estimator itself; see `modelpack.adapters`.
 
     Raises:
         InputError: a feed does not fit the model.
     """
+    options.refuse("threads", "nudge", "wide", "runtime")
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
-    results = [_answer(ref, signature, feed) for feed in feeds]
-    latency = latency_ms(lambda: _answer(ref, signature, feeds[0]), repeat) if feeds else None
+    results = [answer(ref, signature, feed) for feed in feeds]
+    latency = timed(lambda: answer(ref, signature, feeds[0]), options.repeat)
     write_cases(Path(outputs), results)
     return RunResult(f"scikit-learn {sklearn.__version__}", latency)
 
 
-def _answer(ref: ModelRef, signature: Signature, feed: Case) -> Case:
+def answer(ref: ModelRef, signature: Signature, feed: Case) -> Case:
+    """Call the estimator.
+
+    Raises:
+        InputError: the feed does not fit the model.
+    """
     model = load(ref)
     columns, native, _ = _native(_key(ref))
     arrays = []

@@ -39,7 +39,7 @@ from modelpack.adapters.sklearn_refusals import (
 )
 from modelpack.adapters.sklearn_signature import Columns, first_step, positions_of
 from modelpack.adapters.sklearn_trees import add_isolation_forest, float32_below
-from modelpack.errors import ConversionError
+from modelpack.errors import ConversionError, first_line
 from modelpack.samples import Array
 from modelpack.signature import DType, Signature, TensorSpec
 
@@ -123,8 +123,9 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
 
 
 def _refusal(error: BaseException) -> ConversionError:
-    first = next((line for line in str(error).splitlines() if line.strip()), "")
-    return ConversionError(f"skl2onnx cannot convert the model: {type(error).__name__}: {first}")
+    return ConversionError(
+        f"skl2onnx cannot convert the model: {type(error).__name__}: {first_line(error)}"
+    )
 
 
 def _make_convertible(item: Any) -> None:
@@ -414,8 +415,9 @@ def _run(model: Any, feeds: dict[str, Array]) -> dict[str, Array]:
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:  # ONNX Runtime raises its own unexported kinds
-        first = str(error).splitlines()[0]
-        raise ConversionError(f"ONNX Runtime cannot run the converted model: {first}") from error
+        raise ConversionError(
+            f"ONNX Runtime cannot run the converted model: {first_line(error)}"
+        ) from error
 
 
 def _fit_output(graph: Any, spec: TensorSpec, source: str, have: Any, want: Array) -> None:

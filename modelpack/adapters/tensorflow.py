@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.adapters import checking
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, first_line
+from modelpack.noise import flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
     DEFAULT_SIGNATURE,
@@ -27,7 +29,16 @@ from modelpack.signature import (
     refuse_swapped,
     requested,
 )
-from modelpack.steps import Description, RunResult, StepOptions, StepResult, latency_ms
+from modelpack.steps import (
+    CheckRequest,
+    Description,
+    Finding,
+    RunOptions,
+    RunResult,
+    StepOptions,
+    StepResult,
+    timed,
+)
 
 _TOOLS = ("tensorflow-cpu",)
 
@@ -112,19 +123,57 @@ def describe(ref: ModelRef) -> Description:
     )
 
 
-def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
+def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResult:
     """Call the signature on each case, by names.
 
     Raises:
         InputError: the cases do not fit the model.
     """
+    options.refuse("threads", "wide", "runtime")
     function, names = callable_of(ref)
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
-    write_cases(Path(outputs), [_answer(function, names, signature, feed) for feed in feeds])
-    latency = latency_ms(lambda: _answer(function, names, signature, feeds[0]), repeat)
+    with _nudged(function, options.nudge):
+        write_cases(Path(outputs), [_answer(function, names, signature, feed) for feed in feeds])
+        latency = timed(lambda: _answer(function, names, signature, feeds[0]), options.repeat)
     version = next(iter(versions(*_TOOLS).values()), "")
-    return RunResult(runtime=f"tensorflow {version}", latency_ms=latency)
+    return RunResult(f"tensorflow {version}", latency)
+
+
+def check(ref: ModelRef, request: CheckRequest) -> list[Finding]:
+    """Load the directory with its signature, and call that repeatedly, from threads too."""
+    function, names = callable_of(ref)
+    signature = ref.signature or describe(ref).signature
+
+    def call(feed: Case) -> Case:
+        return _answer(function, names, signature, feed)
+
+    loaded = Finding("checker", True, f"TensorFlow loads it with the signature {_load(ref).chosen}")
+    return [loaded, *checking.called(signature, request, call, lambda: call)]
+
+
+@contextlib.contextmanager
+def _nudged(function: Any, seed: int) -> Iterator[None]:
+    """The function with the last bits of its variables changed, for a while."""
+    _flip(function, seed)
+    try:
+        yield
+    finally:
+        _flip(function, seed)
+
+
+def _flip(function: Any, seed: int) -> None:
+    import tensorflow as tf
+
+    handles = [tensor for tensor in function.captured_inputs if tensor.dtype is tf.resource]
+    for index, handle in enumerate(handles if seed else ()):
+        shaped = handle._handle_data  # no table has one
+        if not shaped or not shaped.shape_and_type:
+            continue
+        dtype = tf.as_dtype(shaped.shape_and_type[0].dtype)
+        array = np.array(tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype), order="C")
+        flip_last_bits(array, seed * 1000 + index)
+        tf.raw_ops.AssignVariableOp(resource=handle, value=tf.constant(array, dtype))
 
 
 def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:

@@ -92,10 +92,23 @@ class _Frozen:
 
 
 def _freeze(function: Any) -> _Frozen:
+    graph, inputs, outputs = constant_graph(function)
+    canonicalize_functions(graph)
+    _name_captures(graph)
+    return _Frozen(_optimized(graph, inputs, outputs), inputs, outputs)
+
+
+def constant_graph(function: Any) -> tuple[Any, list[str], list[str]]:
     """Replace variables and captured tensors by constants, and inline functions.
 
     TensorFlow leaves captured eager tensors (the statistics of a Normalization layer)
     behind as placeholders; as inputs they would have to be fed.
+
+    Returns:
+        the ``GraphDef``, and the names of the tensors that enter and leave it.
+
+    Raises:
+        ConversionError: a ``GraphDef`` cannot hold its weights.
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -108,7 +121,7 @@ def _freeze(function: Any) -> _Frozen:
     except Exception as error:
         if "2GB" in str(error) or "too large" in str(error):
             raise ConversionError(
-                "the model has more than 2 GB of weights, which tf2onnx cannot convert"
+                "the model has more than 2 GB of weights, which one graph cannot hold"
             ) from error
         raise
     captured = {
@@ -123,10 +136,7 @@ def _freeze(function: Any) -> _Frozen:
         tensor.name
         for tensor in concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]
     ]
-    outputs = [tensor.name for tensor in frozen.outputs]
-    canonicalize_functions(graph)
-    _name_captures(graph)
-    return _Frozen(_optimized(graph, inputs, outputs), inputs, outputs)
+    return graph, inputs, [tensor.name for tensor in frozen.outputs]
 
 
 def _name_captures(graph: Any) -> None:

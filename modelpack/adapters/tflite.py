@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from modelpack.adapters import checking
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
-from modelpack.errors import InputError, QuantizationError
+from modelpack.errors import InputError, QuantizationError, first_line
 from modelpack.samples import Array, Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
     DEFAULT_SIGNATURE,
@@ -28,7 +30,16 @@ from modelpack.signature import (
     refuse_swapped,
     requested,
 )
-from modelpack.steps import Description, QuantizeRequest, RunResult, StepResult, latency_ms
+from modelpack.steps import (
+    CheckRequest,
+    Description,
+    Finding,
+    QuantizeRequest,
+    RunOptions,
+    RunResult,
+    StepResult,
+    timed,
+)
 
 SCHEMES = ("dynamic-int8", "float16", "static-int8")
 
@@ -86,21 +97,42 @@ def describe(ref: ModelRef) -> Description:
     )
 
 
-def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
-    """Run each case with LiteRT on one thread, bound by names.
+def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResult:
+    """Run each case with LiteRT, bound by names.
 
     A quantized tensor that the signature calls a float is quantized on the way in and
-    dequantized on the way out.
+    dequantized on the way out. The runtime "plain" is LiteRT without XNNPACK.
 
     Raises:
         InputError: the cases do not fit the model, or LiteRT cannot run it.
     """
-    runner = _Runner(ref)
+    options.refuse("nudge", "wide")
+    runner = _Runner(ref, options)
     feeds = read_cases(Path(cases), runner.signature.inputs)
     write_cases(Path(outputs), [runner(feed) for feed in feeds])
-    latency = latency_ms(lambda: runner(feeds[0]), repeat)
-    version = versions("ai-edge-litert").get("ai-edge-litert", "")
-    return RunResult(runtime=f"LiteRT {version}", latency_ms=latency)
+    latency = timed(lambda: runner(feeds[0]), options.repeat)
+    return RunResult(_title(options), latency)
+
+
+def check(ref: ModelRef, request: CheckRequest) -> list[Finding]:
+    """Allocate the tensors of the file, which finds a kernel for each op, and call it repeatedly.
+
+    Its offsets were checked when it was described. Each thread has an interpreter of its own:
+    one is not made to be shared.
+    """
+    options = RunOptions(runtime=ref.runtime)
+    title = _title(options)
+    found = [Finding("checker", True, "every offset lies in the file")]
+    try:
+        _interpreter(ref, options, allocate=True)
+        runner = _Runner(ref, options)
+    except InputError as error:
+        return [*found, Finding("ops", False, error.message)]
+    found.append(Finding("ops", True, f"{title} has a kernel for each"))
+    return [
+        *found,
+        *checking.called(runner.signature, request, runner, lambda: _Runner(ref, options)),
+    ]
 
 
 def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepResult:
@@ -155,7 +187,8 @@ class _File:
         signature: inputs and outputs in the file's own names.
         key: name of the signature in the file; empty when it has none.
         tensors: name of the tensor behind each input and output name.
-        indices: index of that tensor in the first subgraph.
+        indices: index of that tensor in its subgraph.
+        subgraph: which one the signature means.
     """
 
     model: Any
@@ -163,6 +196,16 @@ class _File:
     key: str
     tensors: dict[str, str]
     indices: dict[str, int]
+    subgraph: int = 0
+
+
+def parsed(location: str, *, fresh: bool = False) -> _File:
+    """The file at a location: read once, or ``fresh`` for callers that change it.
+
+    Raises:
+        InputError: the file is damaged, or has tensors that models cannot exchange.
+    """
+    return (_read.__wrapped__ if fresh else _read)(*_stamp(location))
 
 
 def _stamp(location: str) -> tuple[str, int, int]:
@@ -206,6 +249,7 @@ def _read(location: str, _changed: int, _size: int) -> _File:
             for side, entries in (("in", inputs), ("out", outputs))
             for name, index in entries
         },
+        subgraph=chosen.subgraphIndex if chosen else 0,
     )
 
 
@@ -295,7 +339,8 @@ def _spec(name: str, tensor: Any, dim_prefix: str) -> TensorSpec:
 # --- facts ---------------------------------------------------------------------------------------
 
 
-def _op_counts(model: Any) -> dict[str, int]:
+def op_names(model: Any, graph: int) -> list[str]:
+    """The op of each step of a graph of the file."""
     from ai_edge_litert import schema_py_generated as schema
 
     names = {
@@ -308,10 +353,12 @@ def _op_counts(model: Any) -> dict[str, int]:
         # Files from before 2020 keep the op in a byte, later ones in both.
         builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
         codes.append(code.customCode.decode() if code.customCode else names.get(builtin, "?"))
-    counts = Counter(
-        codes[op.opcodeIndex] for graph in model.subgraphs for op in graph.operators or ()
-    )
-    return dict(sorted(counts.items()))
+    return [codes[op.opcodeIndex] for op in model.subgraphs[graph].operators or ()]
+
+
+def _op_counts(model: Any) -> dict[str, int]:
+    found = (op_names(model, graph) for graph in range(len(model.subgraphs)))
+    return dict(sorted(Counter(chain.from_iterable(found)).items()))
 
 
 def _unrunnable(model: Any) -> str:
@@ -368,19 +415,50 @@ def _tensor_types(model: Any) -> Counter[int]:
 # --- running -------------------------------------------------------------------------------------
 
 
+# By name: LiteRT's resolver, and what the report adds to the version.
+_RUNTIMES = {
+    "": ("AUTO", ""),
+    "plain": ("BUILTIN_WITHOUT_DEFAULT_DELEGATES", " without XNNPACK"),
+}
+
+
+def _title(options: RunOptions) -> str:
+    version = versions("ai-edge-litert").get("ai-edge-litert", "")
+    return f"LiteRT {version}{_RUNTIMES[options.runtime][1]}"
+
+
+def _interpreter(ref: ModelRef, options: RunOptions, *, allocate: bool = False) -> Any:
+    """LiteRT with the file; where asked, with the memory of all its tensors planned.
+
+    Raises:
+        InputError: LiteRT has no kernel for an op, or shapes do not fit each other.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    try:
+        made = Interpreter(
+            model_path=ref.location,
+            num_threads=options.threads,
+            experimental_op_resolver_type=OpResolverType[_RUNTIMES[options.runtime][0]],
+        )
+        if allocate:
+            made.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"LiteRT cannot load '{ref.display}': {first_line(error)}") from error
+    return made
+
+
 class _Runner:
     """Calls the model by the names of ``ref.signature``."""
 
-    def __init__(self, ref: ModelRef) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
+    def __init__(self, ref: ModelRef, options: RunOptions) -> None:
         self._file = _read(*_stamp(ref.location))
         self.signature = ref.signature or self._file.signature
         native = self._file.signature
         self._inputs = bound_names(self.signature.inputs, native.inputs)
         self._outputs = bound_names(self.signature.outputs, native.outputs)
+        self._interpreter = _interpreter(ref, options)
         try:
-            self._interpreter = Interpreter(model_path=ref.location, num_threads=1)
             if self._file.key:
                 self._call = self._interpreter.get_signature_runner(self._file.key)
                 self._details = {
@@ -409,13 +487,13 @@ class _Runner:
         native = {}
         for spec in self.signature.inputs:
             own = self._inputs[spec.name]
-            native[own] = _entering(feed[spec.name], spec, self._details[f"in/{own}"])
+            native[own] = entering(feed[spec.name], spec, self._details[f"in/{own}"])
         try:
             answer = self._call(**native) if self._file.key else self._invoke(native)
         except (ValueError, RuntimeError) as error:
             raise InputError(f"LiteRT cannot run the model: {str(error).strip()}") from error
         return {
-            spec.name: _leaving(answer[own], spec, self._details[f"out/{own}"])
+            spec.name: leaving(answer[own], spec, self._details[f"out/{own}"])
             for spec in self.signature.outputs
             for own in (self._outputs[spec.name],)
         }
@@ -434,7 +512,8 @@ class _Runner:
         }
 
 
-def _entering(array: Array, spec: TensorSpec, detail: Any) -> Array:
+def entering(array: Array, spec: TensorSpec, detail: Any) -> Array:
+    """What a tensor holds for values of the signature: quantized, where it is."""
     if spec.dtype is DType.STRING:
         return np.array([str(item).encode() for item in array.flat]).reshape(array.shape)
     held = np.dtype(detail["dtype"])
@@ -444,10 +523,11 @@ def _entering(array: Array, spec: TensorSpec, detail: Any) -> Array:
         steps = np.round(array.astype(np.float64) / scale) + zero_point
         clipped: Array = np.clip(steps, limits.min, limits.max).astype(held)
         return clipped
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # keeps a scalar one
 
 
-def _leaving(array: Array, spec: TensorSpec, detail: Any) -> Array:
+def leaving(array: Array, spec: TensorSpec, detail: Any) -> Array:
+    """What the signature has for what a tensor holds."""
     scale, zero_point = detail["quantization"]
     if spec.dtype.is_float and array.dtype.kind in "iu" and scale:
         real: Array = (array.astype(np.float64) - zero_point) * scale
@@ -486,10 +566,9 @@ def _quantized(source: ModelRef, request: QuantizeRequest) -> bytes:
     except QuantizationError:
         raise
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise QuantizationError(
             f"the quantizer failed on '{source.display}' with {request.scheme}: "
-            f"{type(error).__name__}: {first}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
     if not result.quantized_model:
         raise QuantizationError(f"the quantizer made nothing of '{source.display}'")

@@ -40,9 +40,18 @@ from modelpack.adapters.torch_signature import (
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError
+from modelpack.noise import flip_last_bits
 from modelpack.samples import read_cases, write_cases
 from modelpack.signature import Signature, TensorSpec, for_inputs, own_names, requested
-from modelpack.steps import Description, Range, RunResult, StepOptions, StepResult, latency_ms
+from modelpack.steps import (
+    Description,
+    Range,
+    RunOptions,
+    RunResult,
+    StepOptions,
+    StepResult,
+    timed,
+)
 
 __all__ = ["describe", "run", "scan", "to_onnx"]
 
@@ -148,25 +157,28 @@ def _precision(tensors: list[torch.Tensor]) -> str:
 # --- running -------------------------------------------------------------------------
 
 
-def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
-    """Run the model itself, in eager mode on one thread; see `modelpack.adapters`.
+def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResult:
+    """Run the model itself, in eager mode; see `modelpack.adapters`.
 
     Raises:
         InputError: a feed does not fit the model.
     """
     signature = _signature(ref)
-    call = _callable(ref, signature)
+    call = callable_for(ref, signature)
+    options.refuse("runtime")
     feeds = [
         tuple(to_tensor(case[spec.name], spec) for spec in signature.inputs)
         for case in read_cases(Path(cases), signature.inputs)
     ]
+    if options.wide:
+        feeds = [tuple(_widened(tensor) for tensor in feed) for feed in feeds]
     names = [spec.name for spec in signature.outputs]
-    with torch.no_grad():
+    with torch.no_grad(), _changed(load(ref), options):
         try:
             results = [call(*feed) for feed in feeds]
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             raise InputError(f"'{ref.display}' does not run on the data: {error}") from error
-        latency = latency_ms(lambda: call(*feeds[0]), repeat) if feeds else None
+        latency = timed(lambda: call(*feeds[0]), options.repeat)
     write_cases(
         Path(outputs),
         [dict(zip(names, map(to_array, result), strict=True)) for result in results],
@@ -174,11 +186,65 @@ def run(ref: ModelRef, cases: str, outputs: str, repeat: int) -> RunResult:
     return RunResult(f"torch {torch.__version__}", latency)
 
 
+# Weights of 1 GB: in float64 they take two more.
+_MOST_WIDENED = 1 << 28
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+@contextlib.contextmanager
+def _changed(model: torch_loading.Model, options: RunOptions) -> Iterator[None]:
+    """The model under the options, for a while; on leaving it is bit by bit what it was.
+
+    Raises:
+        InputError: it has no form that computes in float64.
+    """
+    if options.wide:
+        _check_can_widen(model)
+    torch.set_num_threads(options.threads)
+    try:
+        _flip(_weights(model), options.nudge)
+        if options.wide:
+            model.double()
+        yield
+    finally:
+        if options.wide:
+            model.float()
+        _flip(_weights(model), options.nudge)
+        torch.set_num_threads(1)
+
+
+def _check_can_widen(model: torch_loading.Model) -> None:
+    if isinstance(model, ExportedProgram):
+        raise InputError("an exported program has its dtypes written into its graph")
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
+        raise InputError("only a module of float32 alone can be made to compute in float64")
+    if sum(tensor.numel() for tensor in tensors) > _MOST_WIDENED:
+        raise InputError("the model is too large to compute in float64")
+
+
+def _flip(weights: list[torch.Tensor], seed: int) -> None:
+    """Flip last bits in place, of tensors that share no memory with an earlier one."""
+    seen: set[int] = set()
+    for index, tensor in enumerate(weights if seed else ()):
+        if not tensor.is_floating_point() or tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        dense = tensor.detach().contiguous()
+        flip_last_bits(to_array(dense), seed * 1000 + index)
+        if not tensor.is_contiguous():
+            tensor.detach().copy_(dense)
+
+
 def _signature(ref: ModelRef) -> Signature:
     return ref.signature or requested(_native(_key(ref))[0], ref.inputs, ref.outputs)
 
 
-def _callable(ref: ModelRef, signature: Signature) -> FlatModel | FlatProgram:
+def callable_for(ref: ModelRef, signature: Signature) -> FlatModel | FlatProgram:
+    """The model as a function of tensors in the order of the signature's inputs."""
     model = load(ref)
     if isinstance(model, ExportedProgram):
         return FlatProgram(model)
@@ -338,7 +404,7 @@ def _runs_at(source: ModelRef, signature: Signature, sizes: dict[str, int]) -> b
     tensors = example_inputs(signature.inputs, every, _native(_key(source))[1], seed=0)
     try:
         with torch.no_grad():
-            _callable(source, signature)(*tensors)
+            callable_for(source, signature)(*tensors)
     except Exception:  # whatever the user's code raises at a size it does not take
         return False
     return True
@@ -354,7 +420,7 @@ def _fast_path_notes(source: ModelRef, signature: Signature) -> tuple[str, ...]:
         return ()
     sizes = {name: 3 + index for index, name in enumerate(signature.dynamic_dims)}
     tensors = example_inputs(signature.inputs, sizes, _native(_key(source))[1], seed=0)
-    call = _callable(source, signature)
+    call = callable_for(source, signature)
     same = all(_same_by_fast_path(call, feed) for feed in _padded(tensors))
     return () if same else (_FAST_PATH_NOTE,)
 

@@ -30,6 +30,7 @@ from modelpack.errors import (
     InputError,
     ModelpackError,
     UntrustedSourceError,
+    first_line,
 )
 
 Model: TypeAlias = torch.nn.Module | ExportedProgram
@@ -110,7 +111,7 @@ def _scan_export(location: str) -> tuple[str, ...]:
     except ModelpackError:
         raise
     except (RuntimeError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"'{path.name}' is damaged: {_first_line(error)}") from None
+        raise InputError(f"'{path.name}' is damaged: {first_line(error)}") from None
 
 
 def _check_sums(path: Path) -> None:
@@ -261,7 +262,7 @@ def _pickle_findings(content: bytes, where: str) -> Iterator[str]:
         torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
         return
     except Exception as error:  # any failure: the exported-program loader would retry unsafely
-        problem = _first_line(error)
+        problem = first_line(error)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             member = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -341,7 +342,7 @@ def _load_export(ref: ModelRef) -> ExportedProgram:
         return torch.export.load(ref.location)
     except Exception as error:
         raise InputError(
-            f"PyTorch {torch.__version__} cannot load '{ref.display}': {_first_line(error)}",
+            f"PyTorch {torch.__version__} cannot load '{ref.display}': {first_line(error)}",
             hint="save it again with torch.export.save of a matching PyTorch version",
         ) from error
 
@@ -352,11 +353,11 @@ def _load_save(ref: ModelRef) -> Any:
         value = torch.load(ref.location, map_location="cpu", weights_only=not ref.trusted)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"'{ref.display}' needs the code of its class: {_first_line(error)}",
+            f"'{ref.display}' needs the code of its class: {first_line(error)}",
             hint="run where that module can be imported, or give a Python reference and --weights",
         ) from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise InputError(f"cannot load '{ref.display}': {_first_line(error)}") from error
+        raise InputError(f"cannot load '{ref.display}': {first_line(error)}") from error
     if isinstance(value, torch.nn.Module):
         return value
     raise InputError(
@@ -405,7 +406,7 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
             hint="save the weights with torch.save(model.state_dict(), path) or as safetensors",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"cannot read the weights '{path.name}': {_first_line(error)}") from None
+        raise InputError(f"cannot read the weights '{path.name}': {first_line(error)}") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]  # checkpoints of training frameworks nest it
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
@@ -422,12 +423,6 @@ def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     except (SafetensorError, OSError) as error:
         raise InputError(f"cannot read the weights '{path.name}': {error}") from None
     return state
-
-
-def _first_line(error: BaseException) -> str:
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return line or type(error).__name__
 
 
 def _shown(items: Any) -> str:

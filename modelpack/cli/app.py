@@ -13,21 +13,26 @@ from modelpack.cli import terminal
 from modelpack.cli.options import (
     Artifact,
     Bench,
+    Bisect,
     Data,
     Debug,
     Inputs,
     Json,
+    Junit,
     MemoryLimit,
     Model,
     Output,
     Outputs,
     Quiet,
+    Report,
     Seed,
+    Strict,
     Timeout,
     To,
     Trust,
     Verbose,
     Weights,
+    is_strict,
     limits,
     specs,
 )
@@ -147,7 +152,9 @@ KeepFailed = Annotated[
 Explain = Annotated[
     bool, typer.Option("--explain", help="Print the routes that would run, and run nothing.")
 ]
-Metric = Annotated[str, typer.Option("--metric", help="accuracy or mae; by default as labels say.")]
+Metric = Annotated[
+    str, typer.Option("--metric", help="accuracy, f1, auc, mae or r2; by default as labels say.")
+]
 
 
 def _convert(
@@ -284,12 +291,22 @@ def validate(
         Path | None,
         typer.Option("--weights", metavar="FILE", help="State dict of the reference."),
     ] = None,
+    runtime: Annotated[
+        str, typer.Option("--runtime", metavar="NAME", help="What runs MODEL; see the reference.")
+    ] = "",
+    reference_runtime: Annotated[
+        str, typer.Option("--reference-runtime", metavar="NAME", help="What runs the reference.")
+    ] = "",
     trust: Trust = False,
     metric: Metric = "",
     rtol: Rtol = None,
     atol: Atol = None,
     seed: Seed = 0,
     bench: Bench = False,
+    bisect: Bisect = None,
+    report: Report = None,
+    junit: Junit = None,
+    strict: Strict = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -307,6 +324,8 @@ def validate(
         options = verbs.ValidateOptions(
             reference=reference,
             weights=weights,
+            runtime=runtime,
+            reference_runtime=reference_runtime,
             trust=trust,
             inputs=specs(inputs),
             data=data,
@@ -315,12 +334,15 @@ def validate(
             atol=atol,
             seed=seed,
             bench=bench,
+            bisect=bisect,
+            report=report,
+            junit=junit,
             limits=limits(timeout, memory_limit),
         )
         with speaking(manner):
-            report = verbs.validate(model, options)
-        render.validation(report, manner)
-        if report.failed:
+            found = verbs.validate(model, options)
+        render.validation(found, manner)
+        if found.failed or (found.inconclusive and is_strict(strict)):
             raise typer.Exit(ParityError.exit_code)
 
 

@@ -5,6 +5,7 @@ Imported by `modelpack --help`, so the types of the values are imported where th
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +72,31 @@ Data = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of generated samples.")]
-Bench = Annotated[bool, typer.Option("--bench", help="Measure the latency of one call.")]
+Bench = Annotated[bool, typer.Option("--bench", help="Measure latency and memory of one call.")]
+
+Bisect = Annotated[
+    Path | None,
+    typer.Option(
+        "--bisect",
+        metavar="DIR",
+        help="On failure, find the first tensor that departs; write a reproduction to DIR.",
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write an HTML page with figures."),
+]
+Junit = Annotated[
+    Path | None,
+    typer.Option("--junit", metavar="FILE", help="Write JUnit XML, for a build server."),
+]
+Strict = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict/--no-strict",
+        help="Whether an inconclusive comparison fails too; it does where CI is set.",
+    ),
+]
 
 Json = Annotated[
     bool,
@@ -138,3 +163,8 @@ def specs(texts: list[str] | None) -> tuple[TensorSpec, ...]:
     from modelpack.signature import TensorSpec
 
     return tuple(TensorSpec.parse(text) for text in texts or ())
+
+
+def is_strict(asked: bool | None) -> bool:
+    """What ``--strict`` asks for; by default that of a build server, which sets ``CI``."""
+    return bool(os.environ.get("CI")) if asked is None else asked

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelpack.artifact import MANIFEST_NAME, Artifact
 from modelpack.cli.terminal import Manner, print_json, stderr, stdout
 from modelpack.manifest import Manifest
 from modelpack.parity import ParityReport, Verdict
+from modelpack.reports.words import difference, milliseconds, size
 from modelpack.routes import Route
 from modelpack.signature import Signature, TensorSpec
 
@@ -18,11 +19,16 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from modelpack.steps import Description
+    from modelpack.validation import Departure, ValidationReport
     from modelpack.verbs.doctor import Diagnosis
     from modelpack.verbs.inspect import Inspection
-    from modelpack.verbs.validate import ArtifactResult, ValidationReport
 
-_STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.UNVERIFIED: "yellow"}
+_STYLES = {
+    Verdict.PASSED: "green",
+    Verdict.FAILED: "bold red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.UNVERIFIED: "yellow",
+}
 _MANY = 12  # ops or classes shown before the rest is counted
 
 
@@ -65,33 +71,84 @@ def routes(values: list[Route], manner: Manner) -> None:
 def validation(report: ValidationReport, manner: Manner) -> None:
     """Show the verdict on each artifact, and each output that failed."""
     if manner.json:
-        artifacts = [_with_verdict(item) for item in report.artifacts]
-        print_json({"model": report.model, "verdict": report.verdict, "artifacts": artifacts})
+        from modelpack.reports import document
+
+        print_json(document.document(report))
     for item in report.artifacts:
-        for line in (*item.signature_problems, *filter(None, [item.parity.reason])):
+        for line in item.reasons:
             style = "bold red" if item.verdict is Verdict.FAILED else "yellow"
             stderr().print(f"{item.verdict}: {item.path}: {line}", style=style)
     if manner.json or manner.quiet:
         return
     console = stdout()
-    columns = ["artifact", "size", "precision", "verdict", "max error", "flips"]
-    metric = next((item.metric for item in report.artifacts if item.metric), "")
-    bench = any(item.latency_ms is not None for item in report.artifacts)
-    table = _table(*columns, *([metric] if metric else []), *(["latency"] if bench else []))
+    console.print(_verdicts(report))
+    if any(item.scores for item in report.artifacts):
+        console.print(_scores(report))
+    if any(item.bench for item in report.artifacts):
+        console.print(_costs(report))
     for item in report.artifacts:
-        flips = max((diff.flips for diff in item.parity.outputs), default=0)
-        row: list[str | Text] = [
+        if item.departure is not None:
+            _departure(console, item.path, item.departure)
+
+
+def _departure(console: Console, path: str, found: Departure) -> None:
+    sure = "" if found.confirmed else ", probably"
+    here = " ".join(filter(None, (found.op, found.node)))
+    error = "NaN or infinity" if found.error is None else f"{found.error:.2g}"
+    console.print(f"{path} departs at {here}{sure}: tensor '{found.tensor}'")
+    console.print(f"  reference: {found.reference} ({found.reference_op})")
+    console.print(f"  error {error}, before it {found.error_before:.2g}")
+    if len(found.ops) > 1:
+        console.print(f"  one of: {', '.join(found.ops)}")
+    if found.files:
+        console.print(f"  python {found.directory}/reproduce.py shows it")
+
+
+def _verdicts(report: ValidationReport) -> Table:
+    table = _table(
+        *("artifact", "size", "precision", "verdict", "max error", "x noise", "flips", "ties")
+    )
+    for item in report.artifacts:
+        outputs = item.parity.outputs
+        noise = item.parity.max_noise
+        table.add_row(
             item.path,
             size(item.size),
             item.precision,
             _verdict(item.verdict),
-            error_figure(item.parity),
-            str(flips) if item.parity.outputs else "-",
-        ]
-        row += ["-" if item.metric_value is None else f"{item.metric_value:.4f}"] if metric else []
-        row += ["-" if item.latency_ms is None else f"{item.latency_ms:.3g} ms"] if bench else []
-        table.add_row(*row)
-    console.print(table)
+            f"{item.parity.max_rel:.1e}" if outputs else "-",
+            "-" if noise is None else f"{noise:.2g}",
+            str(max(diff.flips for diff in outputs)) if outputs else "-",
+            str(max(diff.ties for diff in outputs)) if outputs else "-",
+        )
+    return table
+
+
+def _scores(report: ValidationReport) -> Table:
+    table = _table("artifact", "metric", "value", "reference", "difference (95 % interval)")
+    for item in report.artifacts:
+        for index, score in enumerate(item.scores):
+            table.add_row(
+                "" if index else item.path,
+                score.metric,
+                f"{score.value:.4g}",
+                "-" if score.reference is None else f"{score.reference:.4g}",
+                difference(score),
+            )
+    return table
+
+
+def _costs(report: ValidationReport) -> Table:
+    table = _table("artifact", "latency p50", "p95", "peak memory")
+    for item in report.artifacts:
+        bench = item.bench
+        table.add_row(
+            item.path,
+            "-" if bench is None else milliseconds(bench.p50),
+            "-" if bench is None else milliseconds(bench.p95),
+            "-" if bench is None else size(bench.peak_memory),
+        )
+    return table
 
 
 def written(paths: list[Path], manner: Manner) -> None:
@@ -164,19 +221,12 @@ def diagnosis(found: Diagnosis, manner: Manner) -> None:
 # --- parts ---------------------------------------------------------------------------
 
 
-def size(count: int) -> str:
-    """Bytes for people: ``812 B``, ``1.4 MB`` (decimal units, as file managers show)."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError
-
-
 def error_figure(report: ParityReport) -> str:
-    """The largest error relative to the output's scale."""
-    return f"{report.max_rel:.1e}" if report.outputs else "-"
+    """The largest error relative to the output's scale, and in units of the noise floor."""
+    if not report.outputs:
+        return "-"
+    noise = report.max_noise
+    return f"{report.max_rel:.1e}" + ("" if noise is None else f" ({noise:.2g} x noise)")
 
 
 def _verdict(verdict: Verdict) -> Text:
@@ -248,18 +298,11 @@ def _counted(ops: dict[str, int]) -> str:
     return shown + more
 
 
-def _with_verdict(item: ArtifactResult) -> dict[str, Any]:
-    import msgspec
-
-    document: dict[str, Any] = msgspec.to_builtins(item)
-    return {"verdict": item.verdict, **document}
-
-
 def _table(*columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -20,8 +20,8 @@ import numpy as np
 
 from modelpack import datasets, golden
 from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of
-from modelpack.compare import compare, judgement_for
-from modelpack.errors import ContractError, ConversionError, InputError, NoRouteError, ParityError
+from modelpack.compare import judgement_for
+from modelpack.errors import ConversionError, InputError, NoRouteError, ParityError
 from modelpack.golden import GOLDEN_ROWS, Evidence
 from modelpack.manifest import (
     DEFAULT_VERSION,
@@ -35,24 +35,22 @@ from modelpack.manifest import (
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import Converter, Route, find_route, format_named, formats, targets
-from modelpack.samples import Case, generate
 from modelpack.signature import Signature, TensorSpec
 from modelpack.sources import (
     Opened,
     Request,
     adapter_of,
-    answers,
     default_name,
     locate,
     open_model,
     provenance,
     recorded,
-    run_cases,
     run_step,
     workspace,
 )
 from modelpack.steps import StepOptions
 from modelpack.store import golden_name, save, single_format
+from modelpack.trials import edge_evidence, evidence_of, generated, tried
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -350,12 +348,12 @@ class _Builder:
 class _Trials:
     """What artifacts are compared on: samples that are kept as golden, and some that are not.
 
-    Extreme values tell kernels apart that agree on usual ones, but they would make a
+    Values at the edges tell kernels apart that agree on usual ones, but they would make a
     calibrated artifact look wrong later: so they are compared here and not kept.
     """
 
     golden: Evidence
-    extremes: Evidence
+    edges: Evidence
 
 
 def _trials(pool: WorkerPool, source: Opened, options: ConvertOptions) -> _Trials | None:
@@ -365,32 +363,9 @@ def _trials(pool: WorkerPool, source: Opened, options: ConvertOptions) -> _Trial
     assert signature is not None
     if options.data is not None:
         samples = datasets.read(options.data, signature, rows=GOLDEN_ROWS, narrow=False)
-        kept = _answered(pool, source, samples.uneven_cases(GOLDEN_ROWS), "data")
-        return _Trials(kept, replace(kept, cases=[], outputs=[]))
-    kept = _generated(pool, source, options, extremes=False)
-    return _Trials(kept, _generated(pool, source, options, extremes=True))
-
-
-def _generated(
-    pool: WorkerPool, source: Opened, options: ConvertOptions, *, extremes: bool
-) -> Evidence:
-    """Evidence on generated samples: wide ones first, or usual ones if the source refuses them."""
-    cases = generate(source.description, seed=options.seed, extremes=extremes)
-    try:
-        return _answered(pool, source, cases, "generated")
-    except InputError:
-        if extremes:
-            log.debug("%s takes no extreme values", source.ref.display)
-            return Evidence([], [], "generated", "")
-        cautious = generate(source.description, seed=options.seed, cautious=True)
-        return _answered(pool, source, cautious, "generated")
-
-
-def _answered(pool: WorkerPool, source: Opened, cases: Sequence[Case], origin: str) -> Evidence:
-    """The source's answers to feeds in full precision, with the feeds as artifacts take them."""
-    log.info("running %s on %d cases", source.ref.display, len(cases))
-    narrow, outputs = answers(pool, source, cases)
-    return Evidence(narrow, outputs, origin, f"{source.ref.format} source")
+        kept = evidence_of(pool, source, samples.uneven_cases(GOLDEN_ROWS), "data")
+        return _Trials(kept, replace(kept, cases=[], outputs=[], noise=[], kinds=[]))
+    return _Trials(generated(pool, source, options.seed), edge_evidence(pool, source, options.seed))
 
 
 def _refuse_meaningless(signature: Signature | None, evidence: Evidence) -> None:
@@ -429,17 +404,20 @@ def _compare(
     assert promised is not None
     assert signature is not None
     log.info("comparing %s with the source", product.opened.ref.format)
-    usable = (trials.golden + trials.extremes).fitted_to(promised, product.fixed_dims)
+    usable = (trials.golden + trials.edges).fitted_to(promised, product.fixed_dims)
     if not usable.cases:
         sizes = ", ".join(f"{dim}={size}" for dim, size in product.fixed_dims.items())
         return unverified(f"no sample has the fixed dimensions {sizes}")
-    outputs, result = run_cases(pool, product.opened.ref, usable.cases, failure=ContractError)
-    judgement = replace(
-        judgement_for(product.opened.description.precision, "", options.rtol, options.atol),
-        reference=usable.reference,
-        runtime=result.runtime,
+    judgement = judgement_for(
+        product.opened.description.precision,
+        rtol=options.rtol,
+        atol=options.atol,
+        reference=source.description.precision,
     )
-    return compare(signature, usable.outputs, outputs, judgement)
+    report = tried(pool, product.opened, usable, judgement)
+    if report.verdict is Verdict.INCONCLUSIVE:
+        log.warning("inconclusive: %s", report.reason)
+    return report
 
 
 # --- recording -----------------------------------------------------------------------

@@ -58,7 +58,8 @@ def doctor() -> Diagnosis:
         for name, items in EXTRAS.items()
     )
     absent = {item.name for item in extras if not item.complete}
-    routes = tuple(_status(source, target, absent) for source in formats() for target in targets())
+    sources = (item.name for item in formats().values() if item.name != "server")
+    routes = tuple(_status(source, target, absent) for source in sources for target in targets())
     try:
         own = version(DISTRIBUTION)
     except PackageNotFoundError:

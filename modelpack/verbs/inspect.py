@@ -46,11 +46,11 @@ def inspect(request: Request, limits: Limits | None = None) -> Inspection:
         ManifestError: its manifest cannot be read.
     """
     ref = locate(request)
-    if ref.encoding is Encoding.PYTHON:
+    if ref.encoding in {Encoding.PYTHON, Encoding.SERVER}:
         with workspace(limits or Limits()) as pool:
             opened = open_model(pool, ref)
         return Inspection(
-            ref.location.rpartition("/")[2],
+            ref.display if ref.encoding is Encoding.SERVER else ref.location.rpartition("/")[2],
             ref.encoding,
             opened.ref.format,
             description=opened.description,

@@ -100,8 +100,8 @@ def _manifest(directory: Path, options: PackageOptions) -> Manifest:
             hint="convert again, or add --allow-failed",
         )
     for item in manifest.artifacts:
-        if item.parity.verdict is Verdict.UNVERIFIED:
-            log.warning("%s is unverified: %s", item.path, item.parity.reason)
+        if item.parity.verdict in {Verdict.UNVERIFIED, Verdict.INCONCLUSIVE}:
+            log.warning("%s is %s: %s", item.path, item.parity.verdict, item.parity.reason)
     name = options.name or manifest.name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise PackagingError(f"'{name}' cannot be a directory on a server", hint="add --name NAME")

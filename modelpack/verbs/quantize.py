@@ -21,11 +21,11 @@ from modelpack.artifact import (
     encoding_of,
     measure,
 )
-from modelpack.compare import compare, judgement_for
+from modelpack.compare import GATED_RMS_LIMIT, QUANTIZED_RMS_LIMIT, compare, judgement_for
 from modelpack.errors import InputError, QuantizationError
 from modelpack.golden import GOLDEN_ROWS, Evidence
 from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, refuse_failed, verify
-from modelpack.metrics import drop, evaluate, metric_for
+from modelpack.metrics import chance, drop, evaluate, metric_for
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.routes import formats
@@ -67,7 +67,7 @@ class QuantizeOptions:
         calibration: typical inputs, for ``static-int8``. At most 1000 rows are used.
         data: inputs, with labels for a metric, to measure the loss on; the golden samples,
             or the calibration data, when None.
-        metric: ``accuracy`` or ``mae``; chosen from the labels when empty.
+        metric: one of `modelpack.metrics.METRICS`; chosen from the labels when empty.
         max_drop: largest accepted loss of the metric, in its own units.
         seed: of generated samples, where there is no data at all.
         keep_failed: write the result even if a gate closed.
@@ -365,10 +365,11 @@ def _loss(
     outputs, result = run_cases(pool, product, evidence.cases, failure=QuantizationError)
     judgement = replace(
         judgement_for("float32", options.scheme),
+        rms_limit=QUANTIZED_RMS_LIMIT if options.max_drop is None else GATED_RMS_LIMIT,
         reference=evidence.reference,
         runtime=result.runtime,
     )
-    return compare(product.signature, evidence.outputs, outputs, judgement), outputs
+    return compare(product.signature, evidence, outputs, judgement), outputs
 
 
 def _metric(
@@ -400,11 +401,11 @@ def _rows(trial: _Trial) -> int:
 
 def _refuse_chance(metric: str, value: float, labels: Array, options: QuantizeOptions) -> None:
     """Refuse a gate on labels that do not belong to the data: it would always be open."""
-    chance = 1 / max(len(set(labels.flat)), 1)
-    if options.max_drop is not None and metric == "accuracy" and value <= chance:
+    guessed = chance(metric, labels)
+    if options.max_drop is not None and guessed is not None and value <= guessed:
         raise InputError(
-            f"the float artifact's own accuracy is {value:.4f}, no better than guessing "
-            f"({chance:.4f}): --max-drop would say nothing",
+            f"the float artifact's own {metric} is {value:.4f}, no better than guessing "
+            f"({guessed:.4f}): --max-drop would say nothing",
             hint="check that the labels belong to the samples",
         )
 

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelpack import archive, datasets, golden
-from modelpack.artifact import Artifact, Encoding, Golden, ModelRef, encoding_of
-from modelpack.compare import compare, judgement_for
-from modelpack.errors import ContractError, InputError
+from modelpack import datasets, golden, scoring
+from modelpack.artifact import Golden
+from modelpack.bench import benched
+from modelpack.bisection import Failure, bisect
+from modelpack.compare import Judgement, judgement_for
+from modelpack.dependencies import DISTRIBUTION, installed
+from modelpack.details import details_of
+from modelpack.errors import InputError, ModelpackError
 from modelpack.golden import Evidence
-from modelpack.manifest import Manifest, find, read, verify
-from modelpack.metrics import evaluate, metric_for
+from modelpack.output import check_writable, write_text
 from modelpack.parity import ParityReport, Verdict, unverified
-from modelpack.samples import generate
-from modelpack.signature import Signature, TensorSpec, differences, for_inputs
-from modelpack.sources import Opened, Request, answers, locate, open_model, run_cases, workspace
+from modelpack.reports import html, junit
+from modelpack.samples import Case, generate
+from modelpack.signature import Signature, TensorSpec
+from modelpack.sources import Opened, Request, run_cases, workspace
+from modelpack.steps import Finding
+from modelpack.structure import structure_of
+from modelpack.subjects import (
+    Subject,
+    exchangeable,
+    float_beside,
+    in_terms_of,
+    is_code,
+    opened_subject,
+    reference,
+    size_of,
+    subjects,
+)
+from modelpack.trials import edge_evidence, evidence_of, tried
+from modelpack.validation import ArtifactResult, ValidationReport
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
-
-BENCH_REPEATS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +52,17 @@ class ValidateOptions:
         trust: load model and reference even if that runs code they contain.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.
-        metric: ``accuracy`` or ``mae``; chosen from the labels when empty.
+        runtime: what runs the model, by a name of its format; the usual one when empty.
+        reference_runtime: likewise of the reference.
+        metric: one of `modelpack.metrics.METRICS`; all that suit the labels when empty.
         rtol: relative tolerance; by precision when None.
         atol: absolute tolerance in units of the output's scale; likewise.
         seed: of generated samples.
-        bench: measure the latency of one call on the first case.
+        bench: measure latency and memory of one call.
+        bisect: directory for a reproduction of what departs first in an artifact that
+            failed, one below it for each where several are validated; None to not look for it.
+        report: HTML file to write, with figures; none when None.
+        junit: JUnit XML file to write; none when None.
         limits: of each step.
     """
 
@@ -47,237 +71,179 @@ class ValidateOptions:
     trust: bool = False
     inputs: tuple[TensorSpec, ...] = ()
     data: Path | None = None
+    runtime: str = ""
+    reference_runtime: str = ""
     metric: str = ""
     rtol: float | None = None
     atol: float | None = None
     seed: int = 0
     bench: bool = False
+    bisect: Path | None = None
+    report: Path | None = None
+    junit: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
-class ArtifactResult:
-    """What was found of one artifact.
+class _Checked:
+    """A model after its checks.
 
     Attributes:
-        path: as in the manifest, or the file's name.
-        format: onnx, tflite, savedmodel, or a framework.
-        precision: dtype of most weights.
-        size: bytes; 0 when it is no file.
-        signature_problems: where the file breaks the manifest's signature; empty when it holds.
-        parity: the comparison, or why there was none.
-        metric: name of the metric; empty without labels.
-        metric_value: the artifact's value of it.
-        latency_ms: median milliseconds of one call; None unless asked for.
+        subject: what it is.
+        opened: as it was opened.
+        result: what was found.
+        feed: of a call to be timed; None if it cannot be run.
+        answers: its metrics on labelled data, if there is any.
+        reference: those of the reference, if it was run on that data.
     """
 
-    path: str
-    format: str
-    precision: str
-    size: int
-    parity: ParityReport
-    signature_problems: tuple[str, ...] = ()
-    metric: str = ""
-    metric_value: float | None = None
-    latency_ms: float | None = None
+    subject: Subject
+    opened: Opened
+    result: ArtifactResult
+    feed: Case | None = None
+    answers: scoring.Answers | None = None
+    reference: scoring.Answers | None = None
 
-    @property
-    def verdict(self) -> Verdict:
-        """Failed when the signature or the numbers do not hold, else the comparison's."""
-        return Verdict.FAILED if self.signature_problems else self.parity.verdict
+    def given(self, report: ParityReport) -> _Checked:
+        """The same with the verdict of a comparison."""
+        return replace(self, result=replace(self.result, parity=report))
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationReport:
-    """The results for every artifact. Truthy when none failed and at least one passed."""
+class _Witness:
+    """Keeps what a verdict was given on."""
 
-    model: str
-    artifacts: tuple[ArtifactResult, ...]
+    evidence: Evidence
+    outputs: Sequence[Case]
+    judgement: Judgement
 
-    def __bool__(self) -> bool:
-        return self.verdict is Verdict.PASSED
-
-    @property
-    def failed(self) -> bool:
-        """Whether any artifact failed."""
-        return self.verdict is Verdict.FAILED
-
-    @property
-    def verdict(self) -> Verdict:
-        """Failed if any artifact failed; passed if any passed; else unverified."""
-        found = {item.verdict for item in self.artifacts}
-        for verdict in (Verdict.FAILED, Verdict.PASSED):
-            if verdict in found:
-                return verdict
-        return Verdict.UNVERIFIED
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """A model to validate, with what a manifest promises of it, if one does."""
-
-    ref: ModelRef
-    root: Path
-    manifest: Manifest | None = None
-    artifact: Artifact | None = None
+    def __call__(self, evidence: Evidence, outputs: Sequence[Case], judgement: Judgement) -> None:
+        self.evidence, self.outputs, self.judgement = evidence, outputs, judgement
 
 
 def validate(model: str, options: ValidateOptions) -> ValidationReport:
-    """Check an artifact, a modelpack directory or a package archive.
+    """Check an artifact, a modelpack directory, a package archive, a source or a server.
 
-    Digests and the schema of the manifest come first, then each file's signature against
-    the manifest's, then its numbers: against ``reference`` where given, otherwise against
-    the golden samples. Without either, only the structure is checked and the verdict is
-    ``unverified``.
+    Digests and the schema of the manifest come first, then each file's structure (its
+    signature against the manifest's, its format's own rules, calls that must not differ),
+    then its numbers: against ``reference`` where given, otherwise against the golden samples.
+    Without either, only the structure is checked and the verdict is ``unverified``.
 
     Raises:
         ManifestError: the manifest or a digest does not hold.
         InputError: a file or option cannot be used.
     """
+    for file in filter(None, (options.report, options.junit, options.bisect)):
+        check_writable(file)
     with workspace(options.limits) as pool:
-        subjects = _subjects(pool, model, options)
-        reference = _open_reference(pool, options)
-        results = [_check(pool, subject, reference, options) for subject in subjects]
-    return ValidationReport(Path(model).name, tuple(results))
-
-
-def _subjects(pool: WorkerPool, model: str, options: ValidateOptions) -> list[_Subject]:
-    ref = locate(Request(model, trust=options.trust))
-    if ref.encoding is Encoding.ARCHIVE:
-        root = pool.scratch / "package"
-        archive.extract(ref.path, root)
-        return _subjects_in(root)
-    if ref.encoding is Encoding.MODELPACK:
-        return _subjects_in(ref.path)
-    known = find(ref.path) if ref.encoding is not Encoding.PYTHON else None
-    if known is None:
-        return [_Subject(ref, ref.path.parent)]
-    manifest, artifact = known
-    verify(replace(manifest, artifacts=(artifact,)), ref.path.parent)
-    return [_promised(manifest, artifact, ref.path.parent)]
-
-
-def _subjects_in(root: Path) -> list[_Subject]:
-    manifest = read(root)
-    verify(manifest, root)
-    if not manifest.artifacts:
-        raise InputError(f"the manifest of '{manifest.name}' lists no artifacts")
-    return [_promised(manifest, artifact, root) for artifact in manifest.artifacts]
-
-
-def _promised(manifest: Manifest, artifact: Artifact, root: Path) -> _Subject:
-    ref = ModelRef(
-        artifact.format,
-        encoding_of(artifact.format),
-        str((root / artifact.path).absolute()),
-        signature=manifest.signature_of(artifact),
-        channel_last=artifact.channel_last,
+        own, other = _requests(model, options)
+        found_in = subjects(pool, own)
+        opened = reference(pool, other) if other is not None else None
+        if options.bisect is not None:
+            _check_bisectable(found_in, opened)
+        found = [
+            _check(pool, subject, opened, _apart(options, subject, found_in))
+            for subject in found_in
+        ]
+        results = _scored(found, options)
+        if options.bench:
+            results = _benched(found, results, options)
+    report = ValidationReport(
+        model if "://" in model else Path(model).name,
+        tuple(results),
+        modelpack=installed(DISTRIBUTION),
+        source=found_in[0].manifest.source if found_in[0].manifest else None,
     )
-    return _Subject(ref, root, manifest, artifact)
+    if options.report is not None:
+        write_text(options.report, html.page(report))
+    if options.junit is not None:
+        write_text(options.junit, junit.junit(report))
+    return report
 
 
-def _open_reference(pool: WorkerPool, options: ValidateOptions) -> Opened | None:
+def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | None]:
+    """What was said of the model, and of the reference if there is one.
+
+    Inputs belong to the reference. So do weights, unless only the model can have them.
+    """
+    own = Request(model, trust=options.trust, runtime=options.runtime)
     if not options.reference:
-        return None
-    request = Request(options.reference, options.weights, options.trust, options.inputs)
-    return open_model(pool, locate(request))
+        if options.reference_runtime:
+            raise InputError("a runtime of the reference needs one", hint="add --reference MODEL")
+        return replace(own, weights=options.weights, inputs=options.inputs), None
+    other = Request(
+        options.reference,
+        trust=options.trust,
+        inputs=options.inputs,
+        runtime=options.reference_runtime,
+    )
+    if options.weights is None:
+        return own, other
+    if is_code(model) and not is_code(options.reference):
+        return replace(own, weights=options.weights), other
+    return own, replace(other, weights=options.weights)
+
+
+def _check_bisectable(found_in: Sequence[Subject], reference: Opened | None) -> None:
+    if reference is None and not any(map(float_beside, found_in)):
+        raise InputError(
+            "golden samples hold outputs only: to say where an artifact departs, its source or "
+            "another artifact is needed",
+            hint="add --reference MODEL",
+        )
+
+
+def _apart(
+    options: ValidateOptions, subject: Subject, found_in: Sequence[Subject]
+) -> ValidateOptions:
+    """The options for one of several subjects: with a directory of its own."""
+    if options.bisect is None or subject.artifact is None or len(found_in) == 1:
+        return options
+    return replace(options, bisect=options.bisect / subject.artifact.path)
 
 
 def _check(
     pool: WorkerPool,
-    subject: _Subject,
+    subject: Subject,
     reference: Opened | None,
     options: ValidateOptions,
-) -> ArtifactResult:
+) -> _Checked:
     log.info("checking %s", subject.ref.display)
-    opened, problems = _open_subject(pool, subject, reference)
+    opened, problems = opened_subject(pool, subject, reference)
     signature = opened.ref.signature
     assert signature is not None
     result = ArtifactResult(
         path=subject.artifact.path if subject.artifact else opened.ref.display,
         format=opened.ref.format,
         precision=opened.description.precision,
-        size=subject.artifact.size if subject.artifact else _size(opened.ref),
+        size=subject.artifact.size if subject.artifact else size_of(opened.ref),
         parity=unverified("no reference and no golden samples: only the structure was checked"),
-        signature_problems=tuple(problems),
+        structure=(Finding("signature", not problems, "; ".join(problems) or str(signature)),),
+        digest=subject.artifact.digest if subject.artifact else "",
+        signature=opened.ref.exchanged.signature,
     )
+    checked = _Checked(subject, opened, result)
     if problems:
-        return replace(result, parity=unverified("the signature does not hold"))
+        return checked.given(unverified("the signature does not hold"))
     if opened.description.unrunnable:
-        return replace(result, parity=unverified(opened.description.unrunnable))
+        return checked.given(unverified(opened.description.unrunnable))
     evidence = _evidence(pool, subject, reference, signature, options)
+    evidence = exchangeable(opened, evidence) if evidence is not None else None
+    structure = structure_of(pool, opened, evidence, options.seed)
+    result = replace(result, structure=(*result.structure, *structure))
+    checked = replace(checked, result=result)
+    if not result.sound:
+        return checked.given(unverified("the structure does not hold"))
+    checked = replace(checked, feed=_feed(subject, opened, evidence, options))
     if evidence is not None and not evidence.cases:
-        result = replace(result, parity=unverified("no sample fits the fixed dimensions"))
+        checked = checked.given(unverified("no sample fits the fixed dimensions"))
     elif evidence is not None:
-        report = _compare(pool, subject, opened, evidence, options)
-        result = replace(result, parity=report)
-        if options.bench:
-            result = replace(result, latency_ms=_latency(pool, subject, opened, evidence))
-    return _scored(pool, opened, result, options)
-
-
-def _open_subject(
-    pool: WorkerPool, subject: _Subject, reference: Opened | None
-) -> tuple[Opened, list[str]]:
-    """Open the model; under the manifest's signature, or else under the reference's names."""
-    ref = subject.ref
-    opened = open_model(pool, ref)
-    found = opened.ref.signature
-    assert found is not None
-    if ref.signature is not None:
-        problems = differences(ref.signature, found)
-        return replace(opened, ref=ref), problems
-    if reference is None:
-        return opened, []
-    wanted = reference.ref.signature
-    assert wanted is not None
-    if _names(wanted) != _names(found):
-        log.warning("%s names its tensors otherwise: binding them by position", ref.display)
-        found = _renamed(found, wanted, ref.display)
-        opened = replace(opened, ref=replace(opened.ref, signature=found))
-    return opened, []
-
-
-def _under_names(reference: Opened, signature: Signature) -> Opened:
-    """The reference under the candidate's names: by position, where it has others."""
-    own = reference.ref.signature
-    assert own is not None
-    if _names(own) == _names(signature):
-        return reference
-    log.warning("%s names its tensors otherwise: binding by position", reference.ref.display)
-    renamed = _renamed(own, signature, reference.ref.display)
-    ranges = for_inputs(reference.description.ranges, own, signature)
-    description = replace(reference.description, ranges=ranges)
-    return Opened(replace(reference.ref, signature=renamed), description)
-
-
-def _names(signature: Signature) -> list[set[str]]:
-    return [{spec.name for spec in side} for side in (signature.inputs, signature.outputs)]
-
-
-def _renamed(found: Signature, wanted: Signature, what: str) -> Signature:
-    sides = []
-    for have, want in ((found.inputs, wanted.inputs), (found.outputs, wanted.outputs)):
-        if len(have) != len(want):
-            raise InputError(f"{what} has another signature, which does not fit: {found}")
-        sides.append(
-            tuple(
-                replace(one, name=other.name, meaning=other.meaning, classes=other.classes)
-                for one, other in zip(have, want, strict=True)
-            )
-        )
-    return replace(found, inputs=sides[0], outputs=sides[1])
-
-
-def _size(ref: ModelRef) -> int:
-    if ref.encoding is Encoding.PYTHON:
-        return 0
-    return sum(file.stat().st_size for file in [ref.path, *ref.path.rglob("*")] if file.is_file())
+        checked = _compare(pool, checked, reference, evidence, options)
+    return _answered(pool, checked, options)
 
 
 def _evidence(
     pool: WorkerPool,
-    subject: _Subject,
+    subject: Subject,
     reference: Opened | None,
     signature: Signature,
     options: ValidateOptions,
@@ -286,44 +252,91 @@ def _evidence(
         if subject.manifest is None or subject.artifact is None:
             return None
         return _kept(subject, subject.manifest.golden_of(subject.artifact))
-    reference = _under_names(reference, signature)
+    reference = in_terms_of(reference, signature)
+    described = reference.description
     if options.data is not None:
-        samples = datasets.read(options.data, signature, narrow=False)
+        samples = datasets.read(options.data, described.signature, narrow=False)
         cases, origin = samples.batches(), "data"
     else:
-        described = replace(reference.description, signature=signature)
         cases = generate(described, seed=options.seed)
         origin = "generated"
-    log.info("running the reference %s on %d cases", reference.ref.display, len(cases))
-    narrow, outputs = answers(pool, reference, cases)
-    return Evidence(narrow, outputs, origin, f"{reference.ref.display} on {origin} samples")
+    runtime = f" in {reference.ref.runtime}" if reference.ref.runtime else ""
+    words = f"{reference.ref.display}{runtime} on {origin} samples"
+    found = evidence_of(pool, reference, cases, origin, words)
+    if origin == "generated":
+        found += edge_evidence(pool, reference, options.seed)
+    return found
 
 
 def _compare(
     pool: WorkerPool,
-    subject: _Subject,
-    opened: Opened,
+    checked: _Checked,
+    reference: Opened | None,
     evidence: Evidence,
     options: ValidateOptions,
-) -> ParityReport:
+) -> _Checked:
+    subject, opened = checked.subject, checked.opened
+    quantization = subject.artifact.quantization if subject.artifact else None
+    judgement = judgement_for(
+        opened.description.precision,
+        quantization.scheme if quantization else "",
+        options.rtol,
+        options.atol,
+        reference=reference.description.precision if reference is not None else "float32",
+    )
+    recorded = subject.artifact.parity.rms_limit if subject.artifact else None
+    judgement = replace(judgement, rms_limit=recorded or judgement.rms_limit)
+    seen = _Witness()
+    checked = checked.given(tried(pool, opened, evidence, judgement, witness=seen))
     signature = opened.ref.signature
     assert signature is not None
-    outputs, result = run_cases(pool, opened.ref, evidence.cases, failure=ContractError)
-    quantization = subject.artifact.quantization if subject.artifact else None
-    judgement = replace(
-        judgement_for(
-            opened.description.precision,
-            quantization.scheme if quantization else "",
-            options.rtol,
-            options.atol,
-        ),
-        reference=evidence.reference,
-        runtime=result.runtime,
+    if options.bisect is not None and checked.result.verdict is Verdict.FAILED:
+        failure = Failure(opened, seen.evidence, seen.outputs, seen.judgement)
+        checked = _bisected(pool, checked, reference, failure, options.bisect)
+    if options.report is not None:
+        details = details_of(signature, seen.evidence, seen.outputs, seen.judgement)
+        checked = replace(checked, result=replace(checked.result, details=details))
+    if reference is None or options.data is None:
+        return checked
+    # Both have answered all of the data already.
+    labels = datasets.read(options.data, signature).labels
+    if labels is None:
+        return checked
+    own, other = (
+        scoring.answers(name, signature, outputs, labels, options.metric)
+        for name, outputs in (
+            (checked.result.path, seen.outputs),
+            (reference.ref.display, seen.evidence.outputs),
+        )
     )
-    return compare(signature, evidence.outputs, outputs, judgement)
+    return replace(checked, answers=own, reference=other)
 
 
-def _kept(subject: _Subject, entry: Golden | None) -> Evidence | None:
+def _bisected(
+    pool: WorkerPool,
+    checked: _Checked,
+    reference: Opened | None,
+    failure: Failure,
+    target: Path,
+) -> _Checked:
+    """Add where a failed artifact departs. The verdict stands, whatever comes of it."""
+    try:
+        if reference is None:
+            beside = float_beside(checked.subject)
+            if beside is None:
+                log.warning("%s has no other artifact to be held against", checked.result.path)
+                return checked
+            reference = opened_subject(pool, beside)[0]
+        signature = failure.candidate.ref.signature
+        assert signature is not None
+        found = bisect(pool, in_terms_of(reference, signature), failure, target)
+    except ModelpackError as error:
+        log.warning("where %s departs is not known: %s", checked.result.path, error.message)
+        return checked
+    return replace(checked, result=replace(checked.result, departure=found))
+
+
+def _kept(subject: Subject, entry: Golden | None) -> Evidence | None:
     """Golden samples of the manifest, cut to what the artifact can be fed."""
     if entry is None or subject.manifest is None or subject.artifact is None:
         return None
@@ -332,31 +345,57 @@ def _kept(subject: _Subject, entry: Golden | None) -> Evidence | None:
     return kept.fitted_to(promised, subject.artifact.fixed_dims)
 
 
-def _latency(
-    pool: WorkerPool, subject: _Subject, opened: Opened, evidence: Evidence
-) -> float | None:
-    """Median milliseconds of one call, on a feed that all artifacts of a manifest share."""
+def _feed(
+    subject: Subject, opened: Opened, evidence: Evidence | None, options: ValidateOptions
+) -> Case | None:
+    """What a timed call is fed: if possible, the same for all artifacts of a manifest."""
+    if not options.bench:
+        return None
     shared = _kept(subject, subject.manifest.golden) if subject.manifest else None
-    first = (shared if shared and shared.cases else evidence).cases[0]
-    return run_cases(pool, opened.ref, [first], repeat=BENCH_REPEATS)[1].latency_ms
+    for known in (shared, evidence):
+        if known is not None and known.cases:
+            return known.cases[0]
+    return generate(opened.description, seed=options.seed, cautious=True)[0]
 
 
-def _scored(
-    pool: WorkerPool,
-    opened: Opened,
-    result: ArtifactResult,
-    options: ValidateOptions,
-) -> ArtifactResult:
-    """Add the metric, when there is labelled data."""
-    if options.data is None:
-        return result
-    signature = opened.ref.signature
+def _benched(
+    found: Sequence[_Checked], results: Sequence[ArtifactResult], options: ValidateOptions
+) -> list[ArtifactResult]:
+    timed = [item for item in found if item.feed is not None]
+    measures = benched(
+        [(item.opened.ref, item.feed) for item in timed if item.feed is not None], options.limits
+    )
+    by_path = {item.result.path: bench for item, bench in zip(timed, measures, strict=True)}
+    return [replace(item, bench=by_path.get(item.path)) for item in results]
+
+
+def _answered(pool: WorkerPool, checked: _Checked, options: ValidateOptions) -> _Checked:
+    """Run an artifact on labelled data, unless it was already."""
+    if options.data is None or checked.answers is not None:
+        return checked
+    signature = checked.opened.ref.signature
     assert signature is not None
     samples = datasets.read(options.data, signature)
     if samples.labels is None:
-        return result
-    metric = options.metric or metric_for(signature, samples.labels)
-    cases = samples.batches()
-    outputs, _ = run_cases(pool, opened.ref, cases)
-    value = evaluate(metric, signature, outputs, samples.labels)
-    return replace(result, metric=metric, metric_value=round(value, 6))
+        return checked
+    outputs, _ = run_cases(pool, checked.opened.ref, samples.batches())
+    path = checked.result.path
+    return replace(
+        checked,
+        answers=scoring.answers(path, signature, outputs, samples.labels, options.metric),
+    )
+
+
+def _scored(found: Sequence[_Checked], options: ValidateOptions) -> list[ArtifactResult]:
+    """The results with metrics: beside the reference's, or else those of another artifact."""
+    answers = {item.result.path: item.answers for item in found}
+    others = scoring.baseline([item.subject.artifact for item in found if item.subject.artifact])
+    results = []
+    for item in found:
+        if item.answers is None:
+            results.append(item.result)
+            continue
+        other = item.reference or answers.get(others.get(item.result.path, ""))
+        scores = scoring.scores(item.answers, other, options.seed)
+        results.append(replace(item.result, scores=scores))
+    return results

@@ -28,6 +28,7 @@ from typing import Any
 import pytest
 
 from modelpack import compare, errors, manifest, samples
+from modelpack.reports import document
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCS = ROOT / "docs"
@@ -239,6 +240,15 @@ def test_manifest_page_names_every_field() -> None:
     for definition in schema["$defs"].values():
         for name in definition.get("properties", {}):
             assert f"`{name}`" in text, name
+
+
+def test_report_page_names_every_field() -> None:
+    text = (REFERENCE / "validation-report.md").read_text(encoding="utf-8")
+    definitions: dict[str, Any] = json.loads(document.json_schema())["$defs"]
+    elsewhere = json.loads(manifest.json_schema())["$defs"]
+    for title in definitions.keys() - elsewhere.keys():
+        for name in definitions[title].get("properties", {}):
+            assert f"`{name}`" in text, f"{title}.{name}"
 
 
 def test_parity_page_has_the_figures_of_the_code() -> None:

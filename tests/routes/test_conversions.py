@@ -340,7 +340,7 @@ def test_images_can_be_exchanged_channel_last(models: Path, tmp_path: Path, mode
         *("validate", "out", "--reference", models / "torch_cnn.pt2", "--json"),
         *("--data", models / "digits_nchw.npz"),
     ).json
-    assert all(item["metric_value"] > 0.9 for item in against["artifacts"])
+    assert all(item["scores"][0]["value"] > 0.9 for item in against["artifacts"])
     modelpack.ok("convert", "out/model.tflite", "-o", "back.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "back.onnx")
     answer = session.run(None, {session.get_inputs()[0].name: np.moveaxis(samples, 1, -1)})[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,16 +64,18 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 
-from modelpack.adapters import onnx as onnx_adapter
+from fixtures.inline import InlinePool
 from modelpack.adapters import sklearn as sklearn_adapter
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.compare import Judgement, compare, tolerance_for
+from modelpack.compare import judgement_for
 from modelpack.errors import ConversionError, InputError
-from modelpack.parity import ParityReport
-from modelpack.samples import Case, generate, narrowed, numpy_dtype, read_cases, write_cases
+from modelpack.parity import ParityReport, Verdict
+from modelpack.samples import Case, numpy_dtype
 from modelpack.signature import DType, Signature, differences
+from modelpack.sources import open_model
 from modelpack.steps import StepOptions
+from modelpack.trials import edge_evidence, evidence_of, generated, tried
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -661,13 +663,6 @@ def real_cases(signature: Signature, rows: Any, accepts_nan: bool) -> list[Case]
     return cases
 
 
-def _run(adapter: Any, ref: ModelRef, cases: list[Case], folder: Path) -> list[Case]:
-    assert ref.signature is not None
-    write_cases(folder / "cases.npz", cases)
-    adapter.run(ref, str(folder / "cases.npz"), str(folder / "outputs.npz"), 0)
-    return read_cases(folder / "outputs.npz", ref.signature.outputs)
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How it ended: ``converted``, ``refused`` or ``caught``, and the reports if any."""
@@ -683,40 +678,26 @@ def take(model: BaseEstimator, rows: Any, folder: Path) -> Outcome:
     file, target = folder / "model.joblib", folder / "model.onnx"
     joblib.dump(model, file)
     source = ModelRef("sklearn", Encoding.PICKLE, str(file), trusted=True)
-    options = StepOptions()
+    pool = InlinePool(folder)
     try:
-        description = sklearn_adapter.describe(source)
-        source = ModelRef(
-            "sklearn",
-            Encoding.PICKLE,
-            str(file),
-            trusted=True,
-            signature=description.signature,
-        )
-        generated = generate(description, seed=SEED)
-        expected = _run(sklearn_adapter, source, generated, folder)
-        sklearn_adapter.to_onnx(source, str(target), options)
+        opened = open_model(pool, source)
+        signature = opened.ref.signature
+        assert signature is not None
+        trials = generated(pool, opened, SEED) + edge_evidence(pool, opened, SEED)
+        sklearn_adapter.to_onnx(opened.ref, str(target), StepOptions())
     except (ConversionError, InputError) as error:
         return Outcome("refused", reason=str(error))
-    made = ModelRef("onnx", Encoding.ONNX, str(target), signature=description.signature)
-    found = onnx_adapter.describe(made).signature
-    assert not differences(description.signature, found)
-    judgement = Judgement(tolerance_for("float32"))
-    signature = description.signature
-    on_generated = compare(
-        signature,
-        expected,
-        _run(onnx_adapter, made, [narrowed(case, signature) for case in generated], folder),
-        judgement,
-    )
-    real = real_cases(signature, rows, description.accepts_nan)
-    on_real = compare(
-        signature,
-        _run(sklearn_adapter, source, real, folder),
-        _run(onnx_adapter, made, real, folder),
-        judgement,
-    )
-    return Outcome("converted" if on_generated else "caught", on_generated, on_real)
+    made = open_model(pool, ModelRef("onnx", Encoding.ONNX, str(target)))
+    assert made.ref.signature is not None
+    assert not differences(signature, made.ref.signature)
+    made = replace(made, ref=replace(made.ref, signature=signature))
+    judgement = judgement_for(made.description.precision)
+    on_generated = tried(pool, made, trials, judgement)
+    cases = real_cases(signature, rows, opened.description.accepts_nan)
+    on_real = tried(pool, made, evidence_of(pool, opened, cases, "data"), judgement)
+    # What cannot tell right from wrong is not caught, and must be right.
+    caught = on_generated.verdict is Verdict.FAILED
+    return Outcome("caught" if caught else "converted", on_generated, on_real)
 
 
 def _expected(case: str) -> str:
@@ -739,4 +720,5 @@ def test_an_estimator_is_converted_right_or_refused(case: str, tmp_path: Path) -
         assert any(name in outcome.reason for name in names), outcome.reason
     if outcome.kind == "converted":
         assert outcome.real is not None
-        assert outcome.real, f"silently wrong on real rows: {outcome.real.reason}"
+        right = outcome.real.verdict is not Verdict.FAILED
+        assert right, f"silently wrong on real rows: {outcome.real.reason}"

@@ -13,11 +13,13 @@ from modelpack.compare import (
     QUANTIZED_RMS_LIMIT,
     TOLERANCES,
     Judgement,
-    compare,
+    judgement_for,
     tolerance_for,
 )
+from modelpack.noise import SAFETY
 from modelpack.parity import ParityReport, Tolerance, Verdict, unverified
 from modelpack.signature import DType, Meaning, Signature, TensorSpec
+from tests.unit.judging import compare
 
 RTOL, ATOL = 1e-4, 1e-5
 EXACT_ENOUGH = Judgement(Tolerance(rtol=RTOL, atol=ATOL), reference="source", runtime="toy 1")
@@ -203,8 +205,8 @@ def test_every_failing_output_is_in_the_reason() -> None:
 
 def test_a_constant_zero_output_must_be_zero() -> None:
     zeros = np.zeros((3, 3), np.float32)
-    assert one(zeros, zeros)
-    assert not one(zeros, zeros + np.float32(1e-30))
+    assert one(zeros, zeros).verdict is Verdict.INCONCLUSIVE
+    assert one(zeros, zeros + np.float32(1e-30)).verdict is Verdict.FAILED
 
 
 def test_bfloat16_outputs_are_compared_as_numbers() -> None:
@@ -224,11 +226,17 @@ FLOATS = hnp.arrays(
 
 
 @given(FLOATS, st.sampled_from(SCALES), st.booleans())
-def test_identical_arrays_always_pass(array: Any, scale: float, quantized: bool) -> None:
+def test_identical_arrays_never_fail(array: Any, scale: float, quantized: bool) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         array = array * array.dtype.type(scale)
     report = one(array, array.copy(), Judgement(Tolerance(rtol=0, atol=0), quantized=quantized))
-    assert report.verdict is (Verdict.PASSED if array.size else Verdict.UNVERIFIED)
+    rows_differ = array.ndim == 0 or any((row != array[0]).any() for row in array[1:])
+    if not array.size:
+        assert report.verdict is Verdict.UNVERIFIED
+    elif array.ndim == 0 or len(array) == 1 or not np.isfinite(array).all():
+        assert report.verdict is not Verdict.FAILED
+    else:
+        assert report.verdict is (Verdict.PASSED if rows_differ else Verdict.INCONCLUSIVE)
     assert (report.max_abs, report.max_rel) == (0, 0)
     assert all(diff.flips == 0 for diff in report.outputs)
 
@@ -386,10 +394,12 @@ def test_large_integers_that_differ_by_one_fail() -> None:
 
 
 @given(hnp.arrays(st.sampled_from(["int32", "uint64", "bool", "<U3"]), st.integers(1, 5)))
-def test_identical_exact_outputs_always_pass(array: Any) -> None:
+def test_identical_exact_outputs_never_fail(array: Any) -> None:
     dtype = DType.STRING if array.dtype.kind == "U" else DType(array.dtype.name)
     spec = TensorSpec("y", dtype, ("n",), meaning=Meaning.LABEL)
-    assert one(array, array.copy(), EXACT_ENOUGH, outputs(spec))
+    tells = len(array) == 1 or (array != array[0]).any()
+    verdict = one(array, array.copy(), EXACT_ENOUGH, outputs(spec)).verdict
+    assert verdict is (Verdict.PASSED if tells else Verdict.INCONCLUSIVE)
 
 
 # --- quantized ------------------------------------------------------------------------
@@ -442,3 +452,97 @@ def test_only_a_passed_report_is_true() -> None:
     assert not ParityReport(Verdict.FAILED)
     assert not unverified("why")
     assert unverified("why").reason == "why"
+
+
+# --- noise and what tells ---------------------------------------------------------------
+
+
+def by_noise(want: Any, have: Any, noise: Any, judgement: Judgement = EXACT_ENOUGH) -> ParityReport:
+    return compare(Y, [{"y": want}], [{"y": have}], judgement, [{"y": noise}])
+
+
+def test_an_element_may_be_as_far_off_as_its_own_noise_allows() -> None:
+    want = values()
+    noise = np.full(want.shape, 1e-7)
+    noise[0, 0] = 1e-3
+    have = want.astype(np.float64)
+    have[0, 0] += 7.9e-3
+    report = by_noise(want, have, noise)
+    assert report
+    assert report.noise_limit == SAFETY
+    assert report.tolerance is None
+    np.testing.assert_allclose(report.max_noise, 7.9, rtol=1e-2, atol=0)
+    have[1, 1] += 8.5e-7
+    report = by_noise(want, have, noise)
+    assert report.verdict is Verdict.FAILED
+    assert report.outputs[0].mismatches == 1
+    assert "8 times the noise floor" in report.reason
+
+
+def test_an_explicit_tolerance_replaces_the_noise_floor() -> None:
+    want, noise = values(), np.full((8, 5), 1e-12)
+    asked = judgement_for("float32", rtol=0.0, atol=1e-2)
+    assert by_noise(want, want + np.float32(5e-3), noise, asked)
+    assert not by_noise(want, want + np.float32(5e-3), noise)
+
+
+@pytest.mark.parametrize(("precision", "roundoff"), [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+def test_a_coarser_candidate_may_be_off_by_its_own_roundoff(
+    precision: str, roundoff: float
+) -> None:
+    judgement = judgement_for(precision)
+    assert judgement.noise_limit == SAFETY * roundoff / 2.0**-24
+    assert judgement_for(precision, reference=precision).noise_limit == SAFETY
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0, 1e-3])
+def test_answers_that_do_not_depend_on_the_input_are_inconclusive(constant: float) -> None:
+    rng = np.random.default_rng(0)
+    want = constant + 1e-9 * rng.standard_normal((8, 5))
+    report = by_noise(want, want, np.full(want.shape, 1e-8))
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert "'y' hardly depends on these inputs" in report.reason
+    assert not report
+
+
+def test_answers_that_barely_vary_but_are_exact_do_tell() -> None:
+    rng = np.random.default_rng(0)
+    want = 1e-3 + 1e-6 * rng.standard_normal((8, 5))
+    assert by_noise(want, want, np.full(want.shape, 1e-10))
+
+
+def test_a_label_need_not_vary_where_its_scores_do() -> None:
+    it = outputs(
+        TensorSpec("label", DType.INT64, ("n",), meaning=Meaning.LABEL),
+        TensorSpec("scores", DType.FLOAT32, ("n", "k"), meaning=Meaning.SCORES),
+    )
+    case = {"label": np.zeros(8, np.int64), "scores": values()}
+    assert compare(it, [case], [case], EXACT_ENOUGH)
+    alone = {"label": case["label"], "scores": np.zeros_like(case["scores"])}
+    assert compare(it, [alone], [alone], EXACT_ENOUGH).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_label_that_moves_with_the_last_bits_is_a_tie() -> None:
+    it = outputs(TensorSpec("label", DType.INT64, ("n",), meaning=Meaning.LABEL))
+    want, have = {"label": np.array([0, 1, 2])}, {"label": np.array([0, 1, 1])}
+    undecided = [{"label": np.array([0, 0, np.inf])}]
+    report = compare(it, [want], [have], EXACT_ENOUGH, undecided)
+    assert report
+    assert (report.outputs[0].ties, report.outputs[0].flips) == (1, 0)
+    assert not compare(it, [want], [have], EXACT_ENOUGH, [{"label": np.zeros(3)}])
+
+
+def test_the_kind_of_input_that_goes_wrong_is_named() -> None:
+    want = [{"y": values()}, {"y": values()}]
+    have = [want[0], {"y": want[1]["y"] + 1}]
+    report = compare(Y, want, have, EXACT_ENOUGH, kinds=["", "zero"])
+    assert "only for inputs that are: zero" in report.reason
+
+
+def test_figures_of_direction_and_sign() -> None:
+    want = values()
+    diff = one(want, -want).outputs[0]
+    assert diff.cosine == pytest.approx(-1, rel=0, abs=1e-6)
+    assert diff.sign_flips == np.count_nonzero(want)
+    nudged = np.nextafter(want, np.float32(np.inf))
+    assert one(want, nudged).outputs[0].max_ulp == 1.0

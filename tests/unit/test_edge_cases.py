@@ -18,7 +18,7 @@ from tritonclient.grpc import model_config_pb2
 
 from modelpack import archive, manifest
 from modelpack.artifact import Artifact, detect, measure
-from modelpack.compare import Judgement, compare
+from modelpack.compare import Judgement
 from modelpack.datasets import read
 from modelpack.errors import InputError, ManifestError, ModelpackError
 from modelpack.layouts import LayoutOptions, Package, arranger
@@ -29,6 +29,7 @@ from modelpack.parity import Tolerance
 from modelpack.samples import generate, read_cases, write_cases
 from modelpack.signature import DType, Meaning, Signature, TensorSpec, requested
 from modelpack.steps import Description, Range
+from tests.unit.judging import compare
 
 JUDGEMENT = Judgement(Tolerance(rtol=1e-4, atol=1e-5))
 BASE = """\

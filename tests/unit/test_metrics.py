@@ -68,7 +68,7 @@ def test_mae_does_not_broadcast_a_column_against_a_row() -> None:
 @pytest.mark.parametrize(
     ("metric", "spec", "values", "labels", "message"),
     [
-        ("f1", LOGITS, SCORES, np.arange(4), "unknown metric 'f1'"),
+        ("f2", LOGITS, SCORES, np.arange(4), "unknown metric 'f2'"),
         ("accuracy", LOGITS, SCORES, np.arange(3), "one label per"),
         ("accuracy", LOGITS, SCORES, np.zeros((4, 1)), "one label per"),
         ("accuracy", LOGITS, SCORES[:, 0], np.arange(4), "one value per sample"),

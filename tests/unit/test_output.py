@@ -11,7 +11,7 @@ import pytest
 
 from modelpack import output
 from modelpack.errors import InputError
-from modelpack.output import check_writable, locked, publish, scratch
+from modelpack.output import check_writable, locked, publish, scratch, write_text
 
 Tree = dict[str, bytes | None]
 

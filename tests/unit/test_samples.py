@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from modelpack.errors import InputError
-from modelpack.samples import SIZES, dtype_of, generate, numpy_dtype, read_cases, write_cases
+from modelpack.samples import SIZES, dtype_of, edges, generate, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DType, Signature, TensorSpec
 from modelpack.steps import Description, Range
 
@@ -192,7 +192,7 @@ def test_dtypes_no_model_takes_are_refused(dtype: str) -> None:
 
 def test_one_dynamic_dimension_takes_each_size_in_turn() -> None:
     cases = feeds(signature("x:float32[batch,3]"))
-    assert [case["x"].shape for case in cases] == [(1, 3), (2, 3), (5, 3), (16, 3)]
+    assert [case["x"].shape for case in cases] == [(1, 3), (2, 3), (5, 3), (8, 3)]
 
 
 def test_dimensions_of_one_name_have_one_size_and_others_another() -> None:
@@ -200,8 +200,9 @@ def test_dimensions_of_one_name_have_one_size_and_others_another() -> None:
     for case in cases:
         n, m = case["a"].shape
         assert case["b"].shape == (n, 4, m)
-        assert n != m
-    assert [case["a"].shape[0] for case in cases] == list(SIZES)
+    assert [case["a"].shape[0] for case in cases] == [*SIZES, 1, 5]
+    together = [case["a"].shape[0] == case["a"].shape[1] for case in cases]
+    assert together == [False] * 4 + [True] * 2
 
 
 def test_unknown_dimensions_get_a_size() -> None:
@@ -282,13 +283,53 @@ def test_cautious_integers_are_valid_as_any_index() -> None:
     assert {value for case in cases for value in case["x"].ravel().tolist()} == {0, 1}
 
 
+def edge_cases(*inputs: str, **facts: Any) -> dict[str, Any]:
+    return dict(edges(Description(signature(*inputs), **facts), seed=0))
+
+
 def test_extremes_are_far_out_in_floats_and_leave_integers_alone() -> None:
-    it = Description(signature("x:float32[n,20]", "i:int64[n]"))
-    cases = generate(it, seed=0, extremes=True)
-    assert len(cases) == 2
-    assert max(abs(case["x"]).max() for case in cases) == pytest.approx(100.0, rel=1e-6, abs=0)
-    assert any((abs(case["x"]) < 5).any() for case in cases)
-    assert all(abs(case["i"]).max() <= 5 for case in cases)
+    case = edge_cases("x:float32[n,20]", "i:int64[n]")["extreme"]
+    assert abs(case["x"]).max() == pytest.approx(100.0, rel=1e-6, abs=0)
+    assert (abs(case["x"]) < 5).any()
+    assert abs(case["i"]).max() <= 5
+
+
+def test_edges_of_real_numbers() -> None:
+    found = edge_cases("x:float32[n,20]")
+    assert set(found) == {
+        *("zero", "one", "negative", "halves", "tiny", "extreme", "in a large batch", "empty")
+    }
+    assert (found["zero"]["x"] == 0).all()
+    assert (found["one"]["x"] == 1).all()
+    assert (found["negative"]["x"] <= 0).all()
+    assert found["empty"]["x"].shape == (0, 20)
+    assert all(case["x"].dtype == np.float32 for case in found.values())
+
+
+def test_missing_and_infinite_values_are_for_models_that_take_missing_ones() -> None:
+    found = edge_cases("x:float32[n,20]", accepts_nan=True)
+    assert np.isnan(found["missing"]["x"]).all()
+    assert np.isposinf(found["infinite"]["x"]).any()
+    assert np.isneginf(found["infinite"]["x"]).any()
+
+
+def test_a_model_in_float64_is_not_taken_to_where_float32_underflows() -> None:
+    found = edge_cases("x:float32[n,20]", computes_in_float64=True)
+    assert "tiny" not in found
+    assert "extreme" not in found
+    assert abs(found["far out"]["x"]).max() < 10
+
+
+def test_edges_of_text_and_of_tables() -> None:
+    words = Range(values=("red", "blue"))
+    found = edge_cases("s:string[n]", ranges={"s": words})
+    assert set(found["unknown text"]["s"]) - {"red", "blue"} == {"not seen before"}
+    assert "" in found["empty text"]["s"]
+    assert not all(text.isascii() for text in found["non-ASCII text"]["s"])
+    found = edge_cases("i:int64[n,3]", ranges={"i": Range((0.0,), (9.0,))})
+    ends = {"at the lower end of their range", "at the upper end of their range"}
+    assert set(found) == {*ends, "in a large batch", "empty"}
+    assert (found["at the upper end of their range"]["i"] == 9).all()
 
 
 def test_a_model_in_float64_is_fed_every_digit() -> None:
@@ -315,7 +356,7 @@ def test_booleans_take_both_values_and_no_mask_hides_everything() -> None:
 
 def test_sizes_stay_within_the_bounds_of_a_dimension() -> None:
     cases = feeds(signature("x:float32[n,seq]"), dim_bounds={"n": (2, 4), "seq": (1, 8)})
-    assert [case["x"].shape for case in cases] == [(2, 2), (2, 5), (4, 8), (4, 1)]
+    assert [case["x"].shape for case in cases] == [(2, 2), (2, 5), (4, 8), (4, 1), (2, 1), (4, 5)]
 
 
 def test_a_last_case_has_missing_values_where_they_are_accepted() -> None:
@@ -329,3 +370,13 @@ def test_a_last_case_has_missing_values_where_they_are_accepted() -> None:
     filled = ~np.isnan(last["x"])
     np.testing.assert_array_equal(last["x"][filled], with_nan[-2]["x"][filled])
     assert last["x"].dtype == np.float32
+
+
+def test_a_large_batch_is_for_small_models_whose_batch_is_free() -> None:
+    many = "in a large batch"
+    assert edge_cases("x:float32[n,20]")[many]["x"].shape == (512, 20)
+    assert edge_cases("x:float32[n,3,32,32]")[many]["x"].shape == (85, 3, 32, 32)
+    assert many not in edge_cases("x:float32[n,3,224,224]")
+    assert many not in edge_cases("x:float32[n,20]", parameters=10_000_000)
+    assert many not in edge_cases("x:float32[n,20]", dim_bounds={"n": (1, 8)})
+    assert many not in edge_cases("x:float32[4,20]")

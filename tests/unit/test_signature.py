@@ -198,12 +198,19 @@ def test_each_broken_promise_is_named(
 ) -> None:
     sides = [signature([text], []) for text in (expected, actual)]
     if side == "output":
-        sides = [Signature((), it.inputs) for it in sides]
+        batch = signature(["in:float32[n]"], []).inputs
+        sides = [Signature(batch, it.inputs) for it in sides]
     given_back = differences(*sides)
     assert len(given_back) == len(found)
     for message, part in zip(given_back, found, strict=True):
         assert part in message
         assert message.startswith(side)
+
+
+def test_a_dimension_of_outputs_alone_may_turn_out_constant() -> None:
+    expected = signature(["x:float32[n,3]"], ["y:float32[n,found]"])
+    assert differences(expected, signature(["x:float32[n,3]"], ["y:float32[n,7]"])) == []
+    assert differences(expected, signature(["x:float32[n,3]"], ["y:float32[1,7]"])) != []
 
 
 # --- requested ------------------------------------------------------------------------

@@ -1,0 +1,280 @@
+"""What is validated and what it is compared with: files, packages, sources and servers, opened."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from modelpack import archive
+from modelpack.artifact import Artifact, Encoding, ModelRef, encoding_of
+from modelpack.errors import InputError
+from modelpack.golden import Evidence
+from modelpack.manifest import Manifest, find, read, verify
+from modelpack.parity import Verdict
+from modelpack.samples import Case
+from modelpack.signature import Signature, TensorSpec, differences, for_inputs
+from modelpack.sources import Opened, Request, locate, open_model
+from modelpack.worker import WorkerPool
+
+log = logging.getLogger(__name__)
+
+# Sources that do not say what their inputs are; a reference beside them does.
+_WITHOUT_SIGNATURE = {Encoding.PYTHON, Encoding.TORCH_SAVE}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to validate, with what a manifest promises of it, if one does."""
+
+    ref: ModelRef
+    root: Path
+    manifest: Manifest | None = None
+    artifact: Artifact | None = None
+
+
+def subjects(pool: WorkerPool, request: Request) -> list[Subject]:
+    """The models that a request means: one, or all artifacts of a package.
+
+    Raises:
+        ManifestError: the manifest or a digest does not hold.
+        InputError: there is no such model.
+    """
+    ref = locate(request)
+    if ref.encoding is Encoding.ARCHIVE:
+        return _packed(_unpacked(pool, ref, "package"), request)
+    if ref.encoding is Encoding.MODELPACK:
+        return _packed(ref.path, request)
+    return [_single(ref, request)]
+
+
+def reference(pool: WorkerPool, request: Request) -> Opened:
+    """Open what to compare with; of a package, the float artifact nearest to its source.
+
+    Raises:
+        ManifestError: its manifest or a digest does not hold.
+        InputError: it cannot be used, or the package has no such artifact.
+    """
+    ref = locate(request)
+    if ref.encoding is Encoding.ARCHIVE:
+        subject = _nearest(_packed(_unpacked(pool, ref, "reference"), request), ref)
+    elif ref.encoding is Encoding.MODELPACK:
+        subject = _nearest(_packed(ref.path, request), ref)
+    else:
+        subject = _single(ref, request)
+    opened, problems = opened_subject(pool, subject)
+    if problems:
+        raise InputError(f"the signature of the reference does not hold: {'; '.join(problems)}")
+    return opened
+
+
+def float_beside(subject: Subject) -> Subject | None:
+    """Another artifact of the same manifest, not quantized, that agreed with its source.
+
+    It can tell where an artifact went wrong that has no other reference: of the same format
+    if there is one, or else the one nearest to the source.
+
+    Raises:
+        ManifestError: it is not the recorded one.
+    """
+    manifest, own = subject.manifest, subject.artifact
+    if manifest is None or own is None:
+        return None
+    others = [
+        item
+        for item in manifest.artifacts
+        if item.path != own.path
+        and item.quantization is None
+        and item.parity.verdict is Verdict.PASSED
+    ]
+    if not others:
+        return None
+    chosen = min(others, key=lambda i: (i.format != own.format, len(i.steps), i.path))
+    verify(replace(manifest, artifacts=(chosen,)), subject.root)
+    return _promised(manifest, chosen, subject.root, Request(chosen.path))
+
+
+def is_code(model: str) -> bool:
+    """Whether a model is a Python reference, which weights can be given to."""
+    return bool(model) and locate(Request(model)).encoding is Encoding.PYTHON
+
+
+def opened_subject(
+    pool: WorkerPool, subject: Subject, against: Opened | None = None
+) -> tuple[Opened, list[str]]:
+    """Open a model, under the manifest's signature or else under the reference's names.
+
+    Returns:
+        The model, and where it breaks what the manifest promises.
+    """
+    ref = subject.ref
+    if against is not None and ref.encoding in _WITHOUT_SIGNATURE and not ref.inputs:
+        ref = replace(ref, inputs=_signature(against).inputs)
+    opened = open_model(pool, ref)
+    found = _signature(opened)
+    if ref.signature is not None:
+        settled = replace(opened.ref, signature=ref.signature)
+        return replace(opened, ref=settled), differences(ref.signature, found)
+    if against is None:
+        return opened, []
+    wanted = _signature(against)
+    if _names(wanted) != _names(found):
+        log.warning("%s names its tensors otherwise: binding them by position", ref.display)
+        found = _renamed(found, wanted, ref.display)
+    else:
+        found = _in_the_words_of(found, wanted)
+    return replace(opened, ref=replace(opened.ref, signature=found)), []
+
+
+def in_terms_of(other: Opened, signature: Signature) -> Opened:
+    """A reference under the names of a candidate, described by what both of them take.
+
+    Names are bound by position where they differ.
+    """
+    own = _signature(other)
+    ref, ranges = other.ref, other.description.ranges
+    if _names(own) != _names(signature):
+        log.warning("%s names its tensors otherwise: binding by position", ref.display)
+        ranges = for_inputs(ranges, own, signature)
+        own = _renamed(own, signature, ref.display)
+        ref = replace(ref, signature=own)
+    common = signature.with_dims(_fixed(signature, own))
+    return Opened(ref, replace(other.description, ranges=ranges, signature=common))
+
+
+def exchangeable(opened: Opened, evidence: Evidence) -> Evidence:
+    """The part of the evidence whose numbers can be exchanged with the model."""
+    if not opened.description.finite_only:
+        return evidence
+    pairs = zip(evidence.cases, evidence.outputs, strict=True)
+    kept = [
+        index for index, (case, answer) in enumerate(pairs) if _finite(case) and _finite(answer)
+    ]
+    if len(kept) < len(evidence.cases):
+        left = len(evidence.cases) - len(kept)
+        log.warning(
+            "JSON has no NaN and no infinity: %d of %d cases are left out",
+            left,
+            len(evidence.cases),
+        )
+    return evidence.chosen(kept)
+
+
+def _finite(case: Case) -> bool:
+    arrays = (array for array in case.values() if array.dtype.kind in "fV")
+    return all(np.isfinite(array.astype(np.float64)).all() for array in arrays)
+
+
+def size_of(ref: ModelRef) -> int:
+    """Bytes of a model's files; 0 where it has none."""
+    if ref.encoding in {Encoding.PYTHON, Encoding.SERVER}:
+        return 0
+    return sum(file.stat().st_size for file in [ref.path, *ref.path.rglob("*")] if file.is_file())
+
+
+# --- packages ----------------------------------------------------------------------------
+
+
+def _unpacked(pool: WorkerPool, ref: ModelRef, name: str) -> Path:
+    root = pool.scratch / name
+    archive.extract(ref.path, root)
+    return root
+
+
+def _packed(root: Path, request: Request) -> list[Subject]:
+    manifest = read(root)
+    verify(manifest, root)
+    if not manifest.artifacts:
+        raise InputError(f"the manifest of '{manifest.name}' lists no artifacts")
+    return [_promised(manifest, artifact, root, request) for artifact in manifest.artifacts]
+
+
+def _single(ref: ModelRef, request: Request) -> Subject:
+    if ref.encoding in {Encoding.PYTHON, Encoding.SERVER}:
+        return Subject(ref, Path())
+    known = find(ref.path)
+    if known is None:
+        return Subject(ref, ref.path.parent)
+    manifest, artifact = known
+    verify(replace(manifest, artifacts=(artifact,)), ref.path.parent)
+    return _promised(manifest, artifact, ref.path.parent, request)
+
+
+def _promised(manifest: Manifest, artifact: Artifact, root: Path, request: Request) -> Subject:
+    ref = ModelRef(
+        artifact.format,
+        encoding_of(artifact.format),
+        str((root / artifact.path).absolute()),
+        trusted=request.trust,
+        signature=manifest.signature_of(artifact),
+        channel_last=artifact.channel_last,
+        runtime=request.runtime,
+    )
+    return Subject(ref, root, manifest, artifact)
+
+
+def _nearest(found: list[Subject], ref: ModelRef) -> Subject:
+    """The artifact of a package that the fewest steps have made."""
+    steps = {
+        (len(item.artifact.steps), item.artifact.path): item
+        for item in found
+        if item.artifact is not None
+        and item.artifact.quantization is None
+        and item.artifact.parity.verdict is not Verdict.FAILED
+    }
+    if not steps:
+        raise InputError(
+            f"'{ref.display}' holds no float artifact that agrees with its source",
+            hint="name one of its artifacts as the reference",
+        )
+    return steps[min(steps)]
+
+
+# --- signatures --------------------------------------------------------------------------
+
+
+def _signature(opened: Opened) -> Signature:
+    assert opened.ref.signature is not None
+    return opened.ref.signature
+
+
+def _names(signature: Signature) -> list[set[str]]:
+    return [{spec.name for spec in side} for side in (signature.inputs, signature.outputs)]
+
+
+def _renamed(found: Signature, wanted: Signature, what: str) -> Signature:
+    sides = []
+    for have, want in ((found.inputs, wanted.inputs), (found.outputs, wanted.outputs)):
+        if len(have) != len(want):
+            raise InputError(f"{what} has another signature, which does not fit: {found}")
+        sides.append(tuple(map(_named_like, have, want)))
+    return replace(found, inputs=sides[0], outputs=sides[1])
+
+
+def _in_the_words_of(found: Signature, wanted: Signature) -> Signature:
+    """The signature with what another of the same names says of its values."""
+    inputs, outputs = (
+        tuple(_named_like(spec, known[spec.name]) for spec in side)
+        for side, known in (
+            (found.inputs, {spec.name: spec for spec in wanted.inputs}),
+            (found.outputs, {spec.name: spec for spec in wanted.outputs}),
+        )
+    )
+    return replace(found, inputs=inputs, outputs=outputs)
+
+
+def _named_like(one: TensorSpec, other: TensorSpec) -> TensorSpec:
+    return replace(one, name=other.name, meaning=other.meaning, classes=other.classes)
+
+
+def _fixed(signature: Signature, own: Signature) -> dict[str, int]:
+    """The dynamic dims of a signature that are fixed in another one of the same names."""
+    others = {spec.name: spec.shape or () for spec in own.inputs}
+    return {
+        dim: size
+        for spec in signature.inputs
+        for dim, size in zip(spec.shape or (), others[spec.name], strict=False)
+        if isinstance(dim, str) and isinstance(size, int)
+    }

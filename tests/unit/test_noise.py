@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from modelpack.noise import ULP, flip_last_bits, floor, nudged
+
+REALS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
+
+
+@pytest.mark.parametrize("dtype", REALS)
+def test_flipping_last_bits_twice_gives_back_the_same_bytes(dtype: Any) -> None:
+    array = np.random.default_rng(0).standard_normal(5000).astype(dtype)
+    before = array.tobytes()
+    flip_last_bits(array, seed=3)
+    assert array.tobytes() != before
+    flip_last_bits(array, seed=3)
+    assert array.tobytes() == before
+
+
+def test_a_flip_is_one_unit_in_the_last_place_of_half_of_the_numbers() -> None:
+    array = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    changed = array.copy()
+    flip_last_bits(changed, seed=1)
+    distance = np.abs(changed.view(np.int32) - array.view(np.int32))
+    assert set(distance) == {0, 1}
+    assert 0.4 < distance.mean() < 0.6
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 50)))
+def test_zeros_and_what_is_not_finite_stay(array: Any) -> None:
+    special = (array == 0) | ~np.isfinite(array)
+    changed = array.copy()
+    flip_last_bits(changed, seed=1)
+    np.testing.assert_array_equal(changed[special], array[special])
+    inputs = nudged({"x": array}, 1)["x"]
+    np.testing.assert_array_equal(inputs[special], array[special])
+
+
+def test_integers_and_text_are_left_alone() -> None:
+    case = {"i": np.arange(4), "s": np.array(["a", "b"], object), "b": np.array([True])}
+    for name, array in nudged(case, 1).items():
+        np.testing.assert_array_equal(array, case[name])
+
+
+@pytest.mark.parametrize("dtype", REALS)
+def test_every_input_moves_by_one_unit(dtype: Any) -> None:
+    array = np.linspace(1, 2, 100, endpoint=False).astype(dtype)
+    moved = nudged({"x": array}, 1)["x"]
+    assert moved.dtype == array.dtype
+    difference = np.abs(moved.astype(np.float64) - array.astype(np.float64))
+    # Of float64 the rounding to float32 comes before.
+    unit = 1.5 * 2.0**-23 if dtype is np.float64 else float(ml_dtypes.finfo(dtype).eps)
+    assert (difference > 0).all()
+    assert (difference <= unit).all()
+
+
+def heterogeneous() -> tuple[list[Any], list[list[Any]]]:
+    """Answers whose columns are of very different sizes, and three variants of them."""
+    rng = np.random.default_rng(0)
+    sizes = np.logspace(-6, 6, 10)
+    answers = [rng.standard_normal((rows, 10)) * sizes for rows in (1, 2, 5, 8)]
+    variants = [
+        [answer + 1e-7 * sizes * rng.standard_normal(answer.shape) for answer in answers]
+        for _ in range(3)
+    ]
+    return answers, variants
+
+
+def test_the_floor_of_an_element_is_of_the_size_of_the_noise_in_its_column() -> None:
+    answers, variants = heterogeneous()
+    for found in floor(answers, variants):
+        relative = found / (1e-7 * np.logspace(-6, 6, 10))
+        assert (relative > 0.5).all()
+        assert (relative < 6).all()
+
+
+def test_no_element_is_held_to_be_exact_because_it_happened_to_stay() -> None:
+    answers, variants = heterogeneous()
+    for variant in variants:
+        variant[3][2, 4] = answers[3][2, 4]
+    assert floor(answers, variants)[3][2, 4] > 0.5e-7 * np.logspace(-6, 6, 10)[4]
+
+
+def test_cases_that_no_variant_reached_get_what_is_usual() -> None:
+    answers, variants = heterogeneous()
+    found = floor(answers, [variant[:2] for variant in variants])
+    assert (found[3] > 0).all()
+    assert (found[3] < 1e-6 * np.logspace(-6, 6, 10)).all()
+
+
+def test_a_jump_at_a_threshold_is_no_noise_of_other_rows() -> None:
+    answers = [np.linspace(0, 1, 200).reshape(100, 2)]
+    jumped = answers[0].copy()
+    jumped[7] += 0.5
+    found = floor(answers, [[jumped]])[0]
+    assert (found[7] >= 0.5).all()
+    assert found[np.arange(100) != 7].max() < 1e-5
+
+
+def test_exact_answers_still_have_the_last_digit_of_their_magnitude() -> None:
+    answers = [np.random.default_rng(0).standard_normal((8, 3)) * 100]
+    found = floor(answers, [answers])[0]
+    assert (found > 20 * ULP).all()
+    assert (found < 500 * ULP).all()
+
+
+def test_of_labels_those_that_moved_are_undecided() -> None:
+    answers = [np.array(["a", "b", "c"], object)]
+    found = floor(answers, [[np.array(["a", "x", "c"], object)]])[0]
+    np.testing.assert_array_equal(found, [0, np.inf, 0])
+
+
+def test_probabilities_may_be_computed_as_one_less_the_others() -> None:
+    small = np.array([[1e-12], [3e-12]])
+    found = floor([np.hstack([small, 1 - small])], [])[0]
+    assert (found >= ULP).all()
+
+
+def test_large_outputs_do_not_overflow_and_empty_ones_pass() -> None:
+    answers = [np.full((8, 3), 1e300), np.zeros((0, 3))]
+    found = floor(answers, [answers])
+    assert np.isfinite(found[0]).all()
+    assert found[1].shape == (0, 3)
