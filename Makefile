@@ -37,6 +37,12 @@ bench: $(READY) $(MODELS)/keras_cnn.ready
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/conversion.py $(MODELS)
 	$(BIN)/python benchmarks/forests.py
+	$(BIN)/python benchmarks/validation.py pipeline build/validation
+	$(BIN)/python benchmarks/validation.py large build/validation
+	$(BIN)/python -m benchmarks.mutants make build/mutants
+	$(BIN)/python -m benchmarks.mutants plant build/mutants
+	$(BIN)/python -m benchmarks.mutants alarms build/mutants
+	$(BIN)/python -m benchmarks.mutants table build/mutants
 
 sweep: $(READY)
 	$(BIN)/python -m pytest -m slow

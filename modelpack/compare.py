@@ -212,6 +212,7 @@ class _Compared:
         scale = max((item.scale for item in self._elements), default=0.0)
         self._allowed = [allowance(item, scale, judgement) for item in self._elements]
         self._wrong_in: list[str] = []
+        self._choices = 0
         if spec.dtype.is_float:
             self.diff = self._real(scale)
         else:
@@ -352,7 +353,7 @@ class _Compared:
             )
         if spec.dtype.is_float and not np.isfinite(diff.max_abs):
             return f"output '{spec.name}' has NaN or infinity where the reference has not"
-        if diff.flips > QUANTIZED_FLIP_LIMIT * self._choices:
+        if spec.dtype.is_float and diff.flips > QUANTIZED_FLIP_LIMIT * self._choices:
             return (
                 f"output '{spec.name}': {diff.flips} of {self._choices} decisions changed that "
                 f"were clear (limit {QUANTIZED_FLIP_LIMIT:.0%})"

@@ -324,14 +324,18 @@ def _is_ranking(spec: TensorSpec, values: Array) -> bool:
 
 def _log_odds(logits: Array) -> Array:
     """Log of ``p / (1 - p)`` of each class: ranks as softmax does, and does not saturate."""
-    result = np.empty_like(logits)
-    for column in range(logits.shape[1]):
-        others = np.delete(logits, column, axis=1)
-        top = others.max(1)
-        with np.errstate(invalid="ignore"):  # infinite ones become NaN, as the area does
-            rest = top + np.log(np.exp(others - top[:, np.newaxis]).sum(1))
-            result[:, column] = logits[:, column] - rest
-    return result
+    largest = logits.argmax(1)[:, np.newaxis]
+    without = logits.copy()
+    np.put_along_axis(without, largest, -np.inf, 1)
+    with np.errstate(invalid="ignore"):  # infinite ones become NaN, as the area does
+        top = logits.max(1, keepdims=True)
+        powers = np.exp(logits - top)
+        # Less one's own share, which is no loss of digits but for the largest.
+        rest = top + np.log(np.maximum(powers.sum(1, keepdims=True) - powers, 1e-300))
+        second = without.max(1, keepdims=True)
+        of_largest = second + np.log(np.exp(without - second).sum(1, keepdims=True))
+        np.put_along_axis(rest, largest, of_largest, 1)
+        return logits - rest
 
 
 def _area(scores: Array, positive: Array) -> tuple[float, Array]:

@@ -17,7 +17,7 @@ from operator import mul
 import numpy as np
 
 from modelpack.samples import Array
-from modelpack.traces import Trace
+from modelpack.traces import Probe, Trace
 
 # Ops that pass values on in another order or shape, by their names in any format.
 _MOVING = {"transpose", "reshape", "flatten", "squeeze", "unsqueeze", "expanddims", "expand_dims"}
@@ -119,7 +119,7 @@ def pairs(
     found = {}
     for index, probe in enumerate(candidate.probes):
         value = candidate.value(index)
-        if value is None or not is_telling(value):
+        if value is None or not is_telling(value) or _leaves_order(candidate, probe, value):
             continue
         namesake = names.get(probe.name)
         pair = _pair_with(reference, namesake, value) if namesake is not None else None
@@ -130,6 +130,15 @@ def pairs(
         if pair is not None:
             found[index] = pair
     return found
+
+
+def _leaves_order(trace: Trace, probe: Probe, value: Array) -> bool:
+    """Whether a transposition exchanges nothing, which may be its fault: it proves nothing."""
+    if probe.op.lower() != "transpose" or not probe.inputs:
+        return False
+    numbers = {item.name: index for index, item in enumerate(trace.probes)}
+    before = trace.value(numbers[probe.inputs[0]]) if probe.inputs[0] in numbers else None
+    return before is not None and np.array_equal(before.ravel(), value.ravel(), equal_nan=True)
 
 
 def _pair_with(reference: Trace, index: int, value: Array) -> Pair | None:

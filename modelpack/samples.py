@@ -210,18 +210,38 @@ def edges(description: Description, *, seed: int) -> list[tuple[str, Case]]:
 def _many(
     description: Description, usual: Case, rng: np.random.Generator
 ) -> list[tuple[str, Case]]:
-    """A large batch, unless it would be too large or the batch is bounded."""
+    """Large batches, unless it would be too large or the batch is bounded."""
     dim = batch_dim(description.signature)
     each = sum(array.size // max(len(array), 1) for array in usual.values())
     rows = min(MANY, _MOST_ELEMENTS // max(each, 1), description.dim_bounds.get(dim, (1, MANY))[1])
     if rows <= 4 * SIZES[-1] or description.is_large:
         return []
-    case = {}
-    for spec in description.signature.inputs:
-        shape = (rows, *usual[spec.name].shape[1:])
-        whole = replace(spec, shape=shape)
-        case[spec.name] = _values(whole, _usual(description, spec, cautious=False), rng, rows)
-    return [("in a large batch", case)]
+    ranges = {
+        spec.name: _usual(description, spec, cautious=False)
+        for spec in description.signature.inputs
+    }
+    # Of inputs whose range is not known: many models were trained on shares and on pixels.
+    unit = {
+        spec.name: Range((0.0,), (1.0,))
+        for spec in description.signature.inputs
+        if spec.dtype.is_float and not ranges[spec.name].low
+    }
+    kinds = {"in a large batch": ranges} | ({"between 0 and 1": ranges | unit} if unit else {})
+    return [
+        (
+            kind,
+            {
+                spec.name: _values(
+                    replace(spec, shape=(rows, *usual[spec.name].shape[1:])),
+                    chosen[spec.name],
+                    rng,
+                    rows,
+                )
+                for spec in description.signature.inputs
+            },
+        )
+        for kind, chosen in kinds.items()
+    ]
 
 
 def _of_reals(change: Callable[[Array], Array]) -> _Change:

@@ -69,16 +69,13 @@ def edge_evidence(pool: WorkerPool, source: Opened, seed: int) -> Evidence:
     kinds: list[str] = []
     cases: list[Case] = []
     answers: list[Case] = []
-    for kind, case in edges(source.description, seed=seed):
-        try:
-            answer = _answers(pool, source, [case], RunOptions())
-        except InputError:
-            log.debug("%s takes no inputs that are %s", source.ref.display, kind)
-            continue
-        if not _undefined(case, answer[0]):
+    found_edges = edges(source.description, seed=seed)
+    given = _answers_if_any(pool, source, [case for _, case in found_edges])
+    for (kind, case), answer in zip(found_edges, given, strict=True):
+        if answer is not None and not _undefined(case, answer):
             kinds.append(kind)
             cases.append(case)
-            answers += answer
+            answers.append(answer)
     found = _Variants(pool, source, cases, answers, quick=True)
     return Evidence(
         [narrowed(case, _signature(source)) for case in cases],
@@ -122,6 +119,18 @@ def _nudged(pool: WorkerPool, model: Opened, cases: Sequence[Case], seed: int) -
         return _answers(pool, model, cases, RunOptions())
 
 
+def _answers_if_any(pool: WorkerPool, source: Opened, cases: Sequence[Case]) -> list[Case | None]:
+    """Answers in one run, or, where a feed is refused, one by one and None for that."""
+    if not cases:
+        return []
+    try:
+        return list(_answers(pool, source, cases, RunOptions()))
+    except InputError:
+        if len(cases) == 1:
+            return [None]
+    return [_answers_if_any(pool, source, [case])[0] for case in cases]
+
+
 def _undefined(case: Case, answer: Case) -> bool:
     asked = any(array.dtype.kind == "f" and np.isnan(array).any() for array in case.values())
     return not asked and any(
@@ -153,7 +162,7 @@ class _Variants:
         self._pool, self._source, self._answers = pool, source, answers
         large = source.description.is_large
         self._cases = cases[:_CASES_OF_LARGE] if large and not quick else cases
-        self._nudges = _NUDGES[: 1 if large else 2] if quick else _NUDGES
+        self._nudges = _NUDGES[: len(_NUDGES) - large - quick]
         self._quick = quick
         self._wide = source.description.computes_in_float64
 
@@ -170,9 +179,10 @@ class _Variants:
                 self._floors(self._answers[i : i + 1], [[variant[i]] for variant in variants])[0]
                 for i in range(len(self._answers))
             ]
-        for options in (RunOptions(wide=True), RunOptions(threads=2)):
-            with contextlib.suppress(InputError):
-                variants.append(self._run(self._cases, options))
+        with contextlib.suppress(InputError):
+            variants.append(self._run(self._cases, RunOptions(wide=True)))
+        with contextlib.suppress(InputError):
+            variants.append(self._run(self._cases[:1], RunOptions(threads=2)))
         variants += self._in_other_batches(variants)
         return self._floors(self._answers, variants)
 
@@ -259,31 +269,18 @@ def tried(
     Raises:
         failure: it does not run on typical feeds.
     """
-    outputs: list[Case] = []
-    kept: list[int] = []
-    refused: list[str] = []
-    runtime = ""
-    for indices in _alike(evidence):
-        cases = [evidence.cases[index] for index in indices]
-        kind = evidence.kinds_of_cases[indices[0]]
-        if kind == EMPTY and candidate.ref.format in _NEVER_EMPTY:
-            continue
-        try:
-            answers, result = run_cases(pool, candidate.ref, cases, failure=failure)
-        except ModelpackError as error:
-            if not kind:
-                raise
-            log.debug("inputs that are %s: %s", kind, error)
-            refused.append(kind)
-            continue
-        runtime = result.runtime
-        outputs += answers
-        kept += indices
+    kinds = evidence.kinds_of_cases
+    if candidate.ref.format in _NEVER_EMPTY:
+        evidence = evidence.chosen([i for i, kind in enumerate(kinds) if kind != EMPTY])
+        kinds = evidence.kinds_of_cases
+    answers, runtime = _candidate_answers(pool, candidate, evidence, failure)
+    refused = [kind for kind, answer in zip(kinds, answers, strict=True) if answer is None]
+    evidence = evidence.chosen([i for i, answer in enumerate(answers) if answer is not None])
+    outputs = [answer for answer in answers if answer is not None]
     if EMPTY in refused:
         refused.remove(EMPTY)
         log.warning("%s takes no empty batch", candidate.ref.display)
     judgement = replace(judgement, runtime=runtime, reference=evidence.reference)
-    evidence = evidence.chosen(kept)
     report = compare(_signature(candidate), evidence, outputs, judgement)
     if report.verdict is Verdict.FAILED and _may_be_own_noise(report):
         # float32 may undo what a reference in float64 does not show, such as a cancellation.
@@ -296,6 +293,41 @@ def tried(
     reason = f"it refuses inputs that the reference takes: {', '.join(refused)}"
     reason = "; ".join(filter(None, [report.reason, reason]))
     return replace(report, verdict=Verdict.FAILED, reason=reason)
+
+
+def _candidate_answers(
+    pool: WorkerPool, candidate: Opened, evidence: Evidence, failure: type[ModelpackError]
+) -> tuple[list[Case | None], str]:
+    """Answers by case, None for edges that the candidate refuses, and what ran it.
+
+    One run holds all; if the candidate refuses that, typical feeds are run first, then edges
+    one by one.
+
+    Raises:
+        failure: it does not run on typical feeds.
+    """
+    try:
+        found, result = run_cases(pool, candidate.ref, evidence.cases, failure=failure)
+        return list(found), result.runtime
+    except ModelpackError:
+        if not any(evidence.kinds_of_cases):
+            raise
+    answers: list[Case | None] = [None] * len(evidence.cases)
+    runtime = ""
+    for indices in _alike(evidence):
+        cases = [evidence.cases[index] for index in indices]
+        kind = evidence.kinds_of_cases[indices[0]]
+        try:
+            found, result = run_cases(pool, candidate.ref, cases, failure=failure)
+        except ModelpackError as error:
+            if not kind:
+                raise
+            log.debug("inputs that are %s: %s", kind, error)
+            continue
+        runtime = result.runtime
+        for index, answer in zip(indices, found, strict=True):
+            answers[index] = answer
+    return answers, runtime
 
 
 def _may_be_own_noise(report: ParityReport) -> bool:

@@ -25,7 +25,7 @@ def test_each_verb_returns_a_value_and_prints_nothing(models: Path, tmp_path: Pa
     )
     report = modelpack.validate(out, data=models / "breast_cancer.csv")
     assert report
-    assert {item.metric for item in report.artifacts} == {"accuracy"}
+    assert {item.scores[0].metric for item in report.artifacts} == {"accuracy"}
     written = modelpack.package(out, tmp_path / "repository", layout="triton")
     assert [path.name for path in written] == ["sklearn_mlp"]
     assert modelpack.inspect(out).manifest == read(out)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.planted.conversion import Made
-from benchmarks.planted.trial import held_out, judged
+from benchmarks.planted.trial import SOUND_8_BITS, held_out, judged
 from modelpack.compare import judgement_for
 from modelpack.errors import ModelpackError, QuantizationError
 from modelpack.golden import Evidence
@@ -25,7 +25,6 @@ from modelpack.steps import QuantizeRequest
 from modelpack.worker import WorkerPool
 
 SCHEME = "static-int8"
-SOUND = "sound, 8 bits"
 _CALIBRATION = 200
 
 
@@ -46,7 +45,7 @@ def planted(
     answers = run_cases(pool, floating.ref, calibration)[0]
     seen = Evidence(calibration, answers, "data", "float artifact")
     judgement = judgement_for("float32", SCHEME)
-    for kind, made in [(SOUND, Made(sound)), *_bugs(Made(sound), form, scratch)]:
+    for kind, made in [(SOUND_8_BITS, Made(sound)), *_bugs(Made(sound), form, scratch)]:
         yield judged(pool, made, kind, seen, hidden, judgement)
 
 

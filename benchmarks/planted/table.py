@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.planted.trial import PEERS
+from benchmarks.planted.trial import PEERS, SOUND, SOUND_8_BITS, Truth
 
 _FAILED, _INCONCLUSIVE = "failed", "inconclusive"
 
 
 def table(work: Path) -> str:
     """Bugs by kind and by format, and what sound models are told."""
-    planted = [item for item in _read(work, "planted") if item["kind"] != "sound"]
+    planted = _planted(_read(work, "planted"))
     sound = _read(work, "alarms")
     parts = []
     if planted:
@@ -36,6 +36,19 @@ def _read(work: Path, name: str) -> list[dict[str, Any]]:
         model = path.parent.name
         for item in json.loads(path.read_text()):
             found.append({"model": model, "framework": model.partition("_")[0], **item})
+    return found
+
+
+def _planted(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The bugs, and whether each matters beside the sound artifact that came before it."""
+    sound: dict[tuple[str, str], Truth] = {}
+    found = []
+    for item in items:
+        true, place = Truth(**item["truth"]), (item["model"], item["format"])
+        if item["kind"] in {SOUND, SOUND_8_BITS}:
+            sound[place] = true
+        else:
+            found.append({**item, "matters": true.matters(sound[place])})
     return found
 
 

@@ -2,7 +2,8 @@
 
 The truth is found on rows of real data that the judges do not see, in batches of several
 sizes. A bug *matters* if it changes a decision, moves an answer by more than ten times the
-noise floor, changes a shape, or keeps the model from running.
+noise floor (and twice as far as the sound artifact is), changes a shape, or keeps the model from
+running.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from modelpack.signature import Meaning
 from modelpack.sources import Opened, run_cases
 from modelpack.trials import edge_evidence, evidence_of, generated, tried
 from modelpack.worker import WorkerPool
+
+# What artifacts without a bug are called beside the kinds of bugs.
+SOUND, SOUND_8_BITS = "sound", "sound, 8 bits"
 
 # A bug that moves answers further than this, in units of the noise floor, matters.
 MATTERS = 10.0
@@ -52,9 +56,10 @@ class Truth:
     flips: int = 0
     failure: str = ""
 
-    @property
-    def matters(self) -> bool:
-        return bool(self.failure) or self.flips > 0 or self.ratio > MATTERS
+    def matters(self, sound: Truth) -> bool:
+        """Whether there is a bug that one would want to know of, beside the sound artifact."""
+        limit = max(MATTERS, 2 * sound.ratio)
+        return bool(self.failure) or self.flips > sound.flips or self.ratio > limit
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,6 @@ def judged(
     return {
         "format": made.ref.format,
         "kind": kind,
-        "matters": found.matters,
         "truth": asdict(found),
         "said": asdict(words),
     }

@@ -16,6 +16,15 @@ An adapter module offers, as far as the format allows:
     for formats whose loading can run code: what in the file can, without loading it;
     empty when loading is safe.
 
+A module of the same name with ``_trace`` behind it looks inside of a model:
+
+``trace(ref: ModelRef, cases: str, target: str) -> list[Probe]``
+    runs the first case and writes every tensor on the way (see `modelpack.traces`).
+``replay(ref: ModelRef, cases: str, given: str, outputs: str) -> None``
+    runs it with some of those tensors given instead of computed; of artifact formats only.
+``cut(ref: ModelRef, given: str, wanted: str, target: str) -> None``
+    writes the piece that computes one tensor from given ones; likewise.
+
 All are called in worker processes, by entry string, never imported by the verbs. Positions
 in ``ref.signature`` correspond to the model's own inputs and outputs, which is how renamed
 tensors are bound. Adapters import the core and their own framework, never each other, and

@@ -57,7 +57,7 @@ class _Recorder:
         @wraps(original)
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             value = original(operation, *args, **kwargs)
-            path = getattr(operation, "path", operation.name)
+            path = getattr(operation, "path", None) or operation.name  # of operations: None
             self._add(operation.name, type(operation).__name__, path, value)
             return value
 

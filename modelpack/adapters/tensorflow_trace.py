@@ -89,7 +89,7 @@ def cut(ref: ModelRef, given: str, wanted: str, target: str) -> None:
     for node in model.between(set(renamed), wanted):
         copy = graph.node.add()
         copy.CopyFrom(node)
-        copy.input[:] = [renamed.get(_full(item), item) for item in node.input]
+        copy.input[:] = [renamed.get(_full(item), item) for item in _data_inputs(node)]
     last = graph.node.add(name="wanted", op="Identity", input=[wanted.removesuffix(":0")])
     last.attr["T"].type = model.dtype(wanted).as_datatype_enum
     graph.library.CopyFrom(model.definition.library)
@@ -99,7 +99,12 @@ def cut(ref: ModelRef, given: str, wanted: str, target: str) -> None:
 
 def _full(name: str) -> str:
     """A ``GraphDef``'s name of a tensor, with the number of the output."""
-    return name if ":" in name or name.startswith("^") else f"{name}:0"
+    return name if ":" in name else f"{name}:0"
+
+
+def _data_inputs(node: Any) -> list[str]:
+    """What a node reads; what it merely waits for changes no value."""
+    return [item for item in node.input if not item.startswith("^")]
 
 
 class _Graph:
@@ -173,11 +178,11 @@ class _Graph:
         pending, needed = [wanted], set()
         while pending:
             name = pending.pop()
-            owner = name.lstrip("^").partition(":")[0]
+            owner = name.partition(":")[0]
             if name in given or owner in needed:
                 continue
             needed.add(owner)
-            pending += [_full(item) for item in nodes[owner].input]
+            pending += [_full(item) for item in _data_inputs(nodes[owner])]
         return [node for node in self.definition.node if node.name in needed]
 
 

@@ -105,16 +105,13 @@ def _departure(console: Console, path: str, found: Departure) -> None:
 
 
 def _verdicts(report: ValidationReport) -> Table:
-    table = _table(
-        *("artifact", "size", "precision", "verdict", "max error", "x noise", "flips", "ties")
-    )
+    table = _table("artifact", "size", "verdict", "max error", "x noise", "flips", "ties")
     for item in report.artifacts:
         outputs = item.parity.outputs
         noise = item.parity.max_noise
         table.add_row(
             item.path,
             size(item.size),
-            item.precision,
             _verdict(item.verdict),
             f"{item.parity.max_rel:.1e}" if outputs else "-",
             "-" if noise is None else f"{noise:.2g}",
@@ -125,7 +122,7 @@ def _verdicts(report: ValidationReport) -> Table:
 
 
 def _scores(report: ValidationReport) -> Table:
-    table = _table("artifact", "metric", "value", "reference", "difference (95 % interval)")
+    table = _table("artifact", "metric", "value", "reference", "difference (95 % CI)")
     for item in report.artifacts:
         for index, score in enumerate(item.scores):
             table.add_row(
@@ -139,11 +136,12 @@ def _scores(report: ValidationReport) -> Table:
 
 
 def _costs(report: ValidationReport) -> Table:
-    table = _table("artifact", "latency p50", "p95", "peak memory")
+    table = _table("artifact", "precision", "latency p50", "p95", "peak memory")
     for item in report.artifacts:
         bench = item.bench
         table.add_row(
             item.path,
+            item.precision,
             "-" if bench is None else milliseconds(bench.p50),
             "-" if bench is None else milliseconds(bench.p95),
             "-" if bench is None else size(bench.peak_memory),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelpack.reports import svg
+from modelpack.reports.words import counted
 from modelpack.validation import Histogram, KindError, Score
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -173,7 +174,7 @@ def kinds(found: Sequence[KindError], limit: float, unit: str) -> str:
     for index, item in enumerate(found):
         y = top + index * _ROW
         reach = _position(item.worst, low, high)
-        cases = f"{item.cases} case" + ("s" if item.cases != 1 else "")
+        cases = counted(item.cases, "case")
         words = f"{item.worst:.3g} times the {unit}" if item.worst else "no error"
         kind = "bad" if item.worst > limit else "plain"
         parts.append(svg.text(0, y + 14, f"{item.kind or 'typical'} ({cases})"))
@@ -227,12 +228,12 @@ def differences(rows: Sequence[tuple[str, Score, str]]) -> str:
 # --- curves --------------------------------------------------------------------------
 
 
-def curve(points: Sequence[tuple[str, float]], label: str) -> str:
+def curve(points: Sequence[tuple[str, float]], marked: str) -> str:
     """Errors along a model, layer by layer in the order of computation, logarithmic.
 
     Args:
         points: names of tensors with their errors; those not above zero are drawn at the foot.
-        label: what the errors are of, for the axis.
+        marked: name of the tensor to point at.
     """
     top, base = 30.0, 196.0
     known = [error for _, error in points if 0 < error < math.inf]
@@ -249,11 +250,13 @@ def curve(points: Sequence[tuple[str, float]], label: str) -> str:
         parts.append(svg.text(_LEFT - 6, y + 4, f"{10.0**exponent:.0e}", "muted", "end"))
     parts.append(svg.polyline(places, "curve"))
     for (x, y), (name, error) in zip(places, points, strict=True):
-        parts.append(svg.dot(x, y, "plain", f"{name}: {error:.3g}"))
+        kind = "bad" if name == marked else "plain"
+        parts.append(svg.dot(x, y, kind, f"{name}: {error:.3g}"))
+        if name == marked:
+            parts += _limit(x, top, base, name)
     parts.append(svg.text(_LEFT, base + 20, points[0][0], "muted"))
     parts.append(svg.text(svg.WIDTH - _RIGHT, base + 20, points[-1][0], "muted", "end"))
-    parts.append(svg.text(svg.WIDTH / 2, base + 40, label, "muted", "middle"))
-    return svg.figure(base + 48, "Errors layer by layer", *parts)
+    return svg.figure(base + 28, "Errors layer by layer", *parts)
 
 
 def _along(index: int, count: int) -> float:

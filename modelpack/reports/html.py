@@ -15,7 +15,7 @@ from modelpack.manifest import Source
 from modelpack.parity import ParityReport, TensorDiff, Verdict
 from modelpack.reports import charts
 from modelpack.reports.charts import Row
-from modelpack.reports.words import difference, milliseconds, size
+from modelpack.reports.words import counted, difference, milliseconds, size
 from modelpack.signature import Signature
 from modelpack.steps import Finding
 from modelpack.validation import (
@@ -171,7 +171,7 @@ def _compared(parity: ParityReport) -> str:
         limit = f"accepted: rtol {parity.tolerance.rtol:g}, atol {parity.tolerance.atol:g} of scale"
     words = [
         f"{parity.runtime} against {parity.reference}" if parity.runtime else parity.reference,
-        f"{parity.cases} cases, {parity.rows} rows",
+        f"{counted(parity.cases, 'case')}, {counted(parity.rows, 'row')}",
         limit,
     ]
     return "; ".join(filter(None, words))
@@ -276,7 +276,7 @@ def _departure(found: Departure) -> str:
     rows = [[escape(name), _code(words)] for name, words in facts.items() if words]
     parts = ["<h3>Where it went wrong</h3>", _table(("what", "which"), rows, "words")]
     if found.curve:
-        points = [(f"{item.tensor} ({item.op})", item.error) for item in found.curve]
+        points = [(item.tensor, item.error) for item in found.curve]
         caption = "Error of each tensor over its own size, in the order of computation"
         parts.append(_chart(charts.curve(points, found.tensor), caption))
     return "\n".join(parts)

@@ -6,6 +6,7 @@ import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from modelpack.parity import TensorDiff, Verdict
+from modelpack.reports.words import counted
 from modelpack.steps import Finding
 from modelpack.validation import ArtifactResult, ValidationReport, holds
 
@@ -47,8 +48,9 @@ def _artifact(model: str, item: ArtifactResult) -> Element:
         _outcome(case, "skipped", item.verdict, reason)
     parity = item.parity
     if parity.cases:
-        said = f"{parity.cases} cases, {parity.rows} rows; reference: {parity.reference}; "
-        SubElement(case, "system-out").text = _text(f"{said}runtime: {parity.runtime}")
+        fed = f"{counted(parity.cases, 'case')}, {counted(parity.rows, 'row')}"
+        said = f"{fed}; reference: {parity.reference}; runtime: {parity.runtime}"
+        SubElement(case, "system-out").text = _text(said)
     return case
 
 

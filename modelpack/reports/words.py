@@ -15,6 +15,11 @@ def size(count: int) -> str:
     raise AssertionError
 
 
+def counted(count: int, thing: str) -> str:
+    """A number of things: ``1 case``, ``1,200 cases``."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
 def milliseconds(value: float) -> str:
     """Three significant digits: ``0.0123 ms``, ``145 ms``."""
     return f"{_plain(value)} ms"

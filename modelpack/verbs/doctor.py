@@ -58,6 +58,7 @@ def doctor() -> Diagnosis:
         for name, items in EXTRAS.items()
     )
     absent = {item.name for item in extras if not item.complete}
+    # A model behind a server stays there.
     sources = (item.name for item in formats().values() if item.name != "server")
     routes = tuple(_status(source, target, absent) for source in sources for target in targets())
     try:

@@ -107,5 +107,5 @@ def test_tables_fit_a_terminal_of_80_columns(digits: Path, models: Path, modelpa
     words = ("--data", models / "digits_nhwc.npz", "--bench")
     shown = modelpack.ok("validate", digits, *words).stdout
     assert max(map(len, shown.splitlines())) <= 80
-    for word in ("x noise", "ties", "difference (95 % interval)", "p95", "peak memory"):
+    for word in ("x noise", "ties", "difference (95 % CI)", "p95", "peak memory"):
         assert word in shown

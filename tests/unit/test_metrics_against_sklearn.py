@@ -131,6 +131,13 @@ def test_auc_of_logits_is_that_of_their_softmax() -> None:
     np.testing.assert_allclose(got, by_column, **EXACT)
 
 
+def test_auc_of_logits_does_not_stop_where_softmax_saturates() -> None:
+    margin = np.array([40.0, 60.0, 80.0, 100.0])  # softmax gives 1.0 for all of them
+    values = np.stack([np.zeros(4), margin, np.full(4, -5.0)], 1)
+    labels = np.array([0, 0, 1, 1])
+    assert evaluate("auc", logits(3), in_cases(values), labels) == 1.0
+
+
 def test_auc_ranks_for_the_class_that_a_column_stands_for() -> None:
     spec = TensorSpec("y", DType.FLOAT32, ("n", 2), classes=("yes", "no"))
     values = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])

@@ -308,3 +308,19 @@ def test_an_output_in_a_directory_that_cannot_be_written_is_refused_early(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(InputError, match="is not writable"):
         check_writable(tmp_path / "a" / "out")
+
+
+def test_text_is_written_whole_into_a_directory_that_is_made(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "report.html"
+    for text in ("first", "zweites · 二"):
+        write_text(target, text)
+        assert target.read_text("utf-8") == text
+    assert [item.name for item in target.parent.iterdir()] == ["report.html"]
+    assert [item.name for item in tmp_path.iterdir()] == ["a"]
+
+
+def test_text_does_not_replace_a_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError):
+        write_text(tmp_path / "file" / "report.html", "text")
+    assert (tmp_path / "file").read_text() == "mine"

@@ -420,6 +420,8 @@ def test_other_documents_do_not_fit_the_schema(damage) -> None:
     [
         (words.size(999), "999 B"),
         (words.size(1_400_000), "1.4 MB"),
+        (words.counted(1, "case"), "1 case"),
+        (words.counted(1200, "row"), "1,200 rows"),
         (words.milliseconds(0.01234), "0.0123 ms"),
         (words.milliseconds(12345.6), "12346 ms"),
         (words.difference(Score("f1", 0.5, 9)), "-"),
