@@ -42,6 +42,9 @@ QUANTIZED_FLIP_LIMIT = 0.05
 # far as an error may go unnoticed. Below that an artifact that ignored its input would pass.
 _TELLING = 3.0
 
+# Of the largest answer: what answers must differ by to be no constant.
+_VARYING = 1e-3
+
 _SCORES = {Meaning.PROBABILITIES, Meaning.SCORES}
 
 
@@ -127,7 +130,7 @@ def compare(
         _Compared(spec, signature, evidence, candidate, judgement)
         for spec in (signature.outputs if evidence.cases else ())
     ]
-    problems = [item.structure or item.problem() for item in found]
+    problems = [item.structure or item.problem() or item.lost_digits() for item in found]
     reasons = [problem for problem in problems if problem]
     diffs = [item.diff for item in found if not item.structure]
     if not reasons and not any(diff.elements for diff in diffs):
@@ -359,6 +362,31 @@ class _Compared:
                 f"were clear (limit {QUANTIZED_FLIP_LIMIT:.0%})"
             )
         return ""
+
+    def lost_digits(self) -> str:
+        """Why float32 cannot hold the model: its last bits decide on the answers; else empty."""
+        if self._judgement.quantized or self._judgement.explicit or not self._drowned():
+            return ""
+        return (
+            f"output '{self.spec.name}' changes with the last digits of float32 as much as from "
+            "one input to another: the model needs more digits than its artifacts are given"
+        )
+
+    def _drowned(self) -> bool:
+        """Whether the noise floor is as high as the answers differ, and those do differ."""
+        typical = [item for item, kind in zip(self._elements, self._kinds, strict=True) if not kind]
+        if any(item.noise is None for item in typical):
+            return False
+        floors = [(item.want, item.noise) for item in typical if item.noise is not None]
+        groups = [group for group in _rows_by_shape(floors) if len(group[0]) > 1]
+        if self.spec.dtype.is_float:
+            return any(
+                _VARYING * np.abs(want[np.isfinite(want)]).max(initial=0.0)
+                < _spread_of(want)
+                < rms(noise)
+                for want, noise in groups
+            )
+        return any(bool((~np.isfinite(noise)).mean() > 0.5) for _, noise in groups)
 
     def tells(self) -> bool:
         """Whether the reference's answers to typical inputs tell right from wrong."""

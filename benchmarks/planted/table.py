@@ -40,15 +40,24 @@ def _read(work: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _planted(items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The bugs, and whether each matters beside the sound artifact that came before it."""
+    """The bugs, and whether each matters beside the sound artifacts that came before it.
+
+    A changed ONNX model becomes a SavedModel by another route than a Keras model does, so that
+    the least exact of the sound artifacts counts.
+    """
     sound: dict[tuple[str, str], Truth] = {}
     found = []
     for item in items:
-        true, place = Truth(**item["truth"]), (item["model"], item["format"])
-        if item["kind"] in {SOUND, SOUND_8_BITS}:
-            sound[place] = true
+        true, form = Truth(**item["truth"]), item["format"]
+        if item["kind"] == SOUND:
+            place = (item["model"], "")
+            sound[place] = max(true, sound.get(place, Truth()), key=lambda truth: truth.ratio)
+        elif item["kind"] == SOUND_8_BITS:
+            sound[item["model"], form] = true
         else:
-            found.append({**item, "matters": true.matters(sound[place])})
+            eight = sound.get((item["model"], form))
+            beside = eight or sound[item["model"], ""]
+            found.append({**item, "matters": true.matters(beside)})
     return found
 
 
