@@ -8,6 +8,7 @@ classes, or one class against the rest with equal weights), ``mean_absolute_erro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,8 +116,8 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class R2:
-    """The coefficient of determination, the mean over columns; arrays of (samples, columns)."""
+class _Resampled(ABC):
+    """A metric that is computed from weighted samples; arrays have samples first."""
 
     truth: Array
     found: Array
@@ -124,6 +125,14 @@ class R2:
     @property
     def value(self) -> float:
         return float(self.resampled(np.ones((1, len(self.truth))))[0])
+
+    @abstractmethod
+    def resampled(self, weights: Array) -> Array:
+        """See `Measured`."""
+
+
+class R2(_Resampled):
+    """The coefficient of determination, the mean over columns; arrays of (samples, columns)."""
 
     def resampled(self, weights: Array) -> Array:
         # Sums of squares are taken around the mean of all samples, against cancellation.
@@ -167,16 +176,8 @@ def _real(signature: Signature, outputs: Sequence[Case], labels: Array) -> tuple
 # --- of decisions --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class F1:
+class F1(_Resampled):
     """Macro-averaged F1 of codes of classes; arrays of (samples, decisions of one sample)."""
-
-    truth: Array
-    found: Array
-
-    @property
-    def value(self) -> float:
-        return float(self.resampled(np.ones((1, len(self.truth))))[0])
 
     def resampled(self, weights: Array) -> Array:
         classes = int(max(self.truth.max(), self.found.max())) + 1

@@ -16,8 +16,8 @@ import numpy as np
 from modelpack.samples import Array, Case
 
 # A candidate's error may be this many times the noise floor. Variants change one thing each,
-# and by one rounding; a conversion changes all kernels at once. Sound conversions of the
-# benchmark stay below half of it (benchmarks/RESULTS.md).
+# and by one rounding; a conversion changes all kernels at once. The sound conversions
+# of the benchmark stay below it (benchmarks/RESULTS.md).
 SAFETY = 8.0
 
 # One unit in the last place of float32, and half of one: what rounding an answer and the step
@@ -35,7 +35,7 @@ _BLOCK = 1 << 20
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-def flip_last_bits(array: Array, seed: int) -> None:
+def flip_last_bits(array: Array, seed: int, index: int = 0) -> None:
     """Flip the last bit of half of an array's finite numbers, in place.
 
     Each change is one unit in the last place (2**-23 relative, at most, in float32), up or
@@ -44,10 +44,11 @@ def flip_last_bits(array: Array, seed: int) -> None:
     Args:
         array: contiguous, of float16, bfloat16, float32 or float64; others stay as they are.
         seed: of the choice.
+        index: of the array among those of a model, so that each has a choice of its own.
     """
     if array.dtype.kind not in "fV" or array.dtype.itemsize not in _BITS:
         return
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed * 1000 + index)
     values = array.reshape(-1)
     bits = values.view(_BITS[array.dtype.itemsize])
     for begin in range(0, len(bits), _BLOCK):

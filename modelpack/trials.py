@@ -30,6 +30,10 @@ _NUDGES = (1, 2, 3)
 # to row, and a few draws may miss it.
 _OWN_NUDGES = range(1, 13)
 
+# How much of that noise counts, as a share of the output's scale: more than what float32 undoes in
+# sound pipelines, of which the worst known loses 2e-5 / 8 (a power transform before a projection).
+_MOST_OWN = 2.0**-17
+
 # Variants of a large model are run on the first cases only: the floor of the others is what is
 # usual in those.
 _CASES_OF_LARGE = 2
@@ -211,7 +215,7 @@ class _Variants:
 
     def _in_other_batches(self, variants: Sequence[Sequence[Case]]) -> list[list[Case]]:
         """Each row at another position of a larger batch, if rows do not depend on each other."""
-        if not batch_dim(_signature(self._source)) or not self._cases:
+        if not batch_dim(_signature(self._source)):
             return []
         doubled = [
             {name: np.concatenate([array, array[::-1]]) for name, array in case.items()}
@@ -372,11 +376,6 @@ def _most_own(want: Array) -> float:
     """What counts of a candidate's own noise: one of chaotic answers must not excuse itself."""
     wide = want.astype(np.float64)
     return _MOST_OWN * float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
-
-
-# A share of the output's scale: more than what float32 undoes in sound pipelines, of which the
-# worst known loses 2e-5 / 8 (a power transform before a projection).
-_MOST_OWN = 2.0**-17
 
 
 def _alike(evidence: Evidence) -> Iterator[list[int]]:

@@ -129,7 +129,7 @@ def _nudged(model: Any, seed: int) -> Iterator[None]:
 def _flip(model: Any, seed: int) -> None:
     for index, variable in enumerate(model.variables if seed else ()):
         array = np.array(variable.numpy(), order="C")
-        flip_last_bits(array, seed * 1000 + index)
+        flip_last_bits(array, seed, index)
         variable.assign(array)
 
 

@@ -189,5 +189,5 @@ def _flip(model: Any, seed: int) -> None:
         array = np.array(numpy_helper.to_array(tensor), order="C")
         if array.size == 1:
             continue
-        flip_last_bits(array, seed * 1000 + index)
+        flip_last_bits(array, seed, index)
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

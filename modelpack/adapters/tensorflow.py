@@ -172,7 +172,7 @@ def _flip(function: Any, seed: int) -> None:
             continue
         dtype = tf.as_dtype(shaped.shape_and_type[0].dtype)
         array = np.array(tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype), order="C")
-        flip_last_bits(array, seed * 1000 + index)
+        flip_last_bits(array, seed, index)
         tf.raw_ops.AssignVariableOp(resource=handle, value=tf.constant(array, dtype))
 
 

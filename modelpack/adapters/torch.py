@@ -234,7 +234,7 @@ def _flip(weights: list[torch.Tensor], seed: int) -> None:
             continue
         seen.add(tensor.data_ptr())
         dense = tensor.detach().contiguous()
-        flip_last_bits(to_array(dense), seed * 1000 + index)
+        flip_last_bits(to_array(dense), seed, index)
         if not tensor.is_contiguous():
             tensor.detach().copy_(dense)
 
