@@ -28,7 +28,7 @@ class Evidence:
         outputs: for each feed, the reference's outputs by output name.
         origin: ``generated`` from the signature, or ``data`` that the user gave.
         reference: what gave the outputs, in words.
-        noise: for each feed, the noise floor of each output (see `modelpack.noise`); empty
+        noise: for each feed, the noise floor of each output (see `modelpack.judging.noise`); empty
             where it was not measured.
         kinds: for each feed, what is special about it; empty for typical values.
     """

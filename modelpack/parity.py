@@ -1,6 +1,6 @@
 """The verdict of a comparison between a reference and a candidate, as plain values.
 
-The comparison itself, which needs NumPy, is in `modelpack.compare`.
+The comparison itself, which needs NumPy, is in `modelpack.judging.compare`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TensorDiff:
             reference (over its scale where it is constant): the inverse of the
             signal-to-quantization-noise ratio.
         max_noise: largest difference over the noise floor of its element (see
-            `modelpack.noise`); None where the floor is not known.
+            `modelpack.judging.noise`); None where the floor is not known.
         max_ulp: largest difference in units in the last place of float32 at the reference.
         cosine: of the angle between both outputs as vectors.
         elements: how many elements were compared.

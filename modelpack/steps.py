@@ -136,7 +136,7 @@ class RunOptions:
         repeat: further calls on the first case, to time them.
         threads: for the runtime's kernels. One, so that answers repeat bit by bit.
         nudge: when not zero, the seed of a change of the weights by one unit in the last
-            place (see `modelpack.noise.nudged`).
+            place (see `modelpack.judging.noise.nudged`).
         wide: compute in float64.
         runtime: another runtime than the format's usual one, by a name its adapter knows.
     """

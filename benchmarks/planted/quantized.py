@@ -15,9 +15,9 @@ import numpy as np
 
 from benchmarks.planted.conversion import Made
 from benchmarks.planted.trial import SOUND_8_BITS, held_out, judged
-from modelpack.compare import judgement_for
 from modelpack.errors import ModelpackError, QuantizationError
 from modelpack.golden import Evidence
+from modelpack.judging.compare import judgement_for
 from modelpack.routes import formats
 from modelpack.samples import Case, write_cases
 from modelpack.sources import Opened, run_cases, run_step, worker_key

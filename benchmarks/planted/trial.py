@@ -17,15 +17,16 @@ import numpy as np
 
 from benchmarks.planted.conversion import Made
 from modelpack.artifact import ModelRef
-from modelpack.compare import Judgement, judgement_for
 from modelpack.errors import ModelpackError
-from modelpack.figures import Elements, decisions
 from modelpack.golden import Evidence
-from modelpack.noise import SAFETY
+from modelpack.judging.compare import Judgement, judgement_for
+from modelpack.judging.evidence import edge_evidence, evidence_of, generated
+from modelpack.judging.figures import Elements, decisions
+from modelpack.judging.noise import SAFETY
+from modelpack.judging.trials import tried
 from modelpack.samples import Case, batch_dim
 from modelpack.signature import Meaning
 from modelpack.sources import Opened, run_cases
-from modelpack.trials import edge_evidence, evidence_of, generated, tried
 from modelpack.worker import WorkerPool
 
 # What artifacts without a bug are called beside the kinds of bugs.

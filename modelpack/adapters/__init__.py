@@ -19,7 +19,7 @@ An adapter module offers, as far as the format allows:
 A module of the same name with ``_trace`` behind it looks inside of a model:
 
 ``trace(ref: ModelRef, cases: str, target: str) -> list[Probe]``
-    runs the first case and writes every tensor on the way (see `modelpack.traces`).
+    runs the first case and writes every tensor on the way (see `modelpack.bisection.traces`).
 ``replay(ref: ModelRef, cases: str, given: str, outputs: str) -> None``
     runs it with some of those tensors given instead of computed; of artifact formats only.
 ``cut(ref: ModelRef, given: str, wanted: str, target: str) -> None``

@@ -1,6 +1,6 @@
 """Checks that need calls: the same answers again, and from several threads at once.
 
-Answers that differ are compared with the noise floor (see `modelpack.noise`): a runtime may
+Answers that differ are compared with the noise floor (see `modelpack.judging.noise`): a runtime may
 sum in another order from call to call, but no further than rounding goes.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from modelpack import noise
 from modelpack.errors import first_line
+from modelpack.judging import noise
 from modelpack.samples import Array, Case, read_cases
 from modelpack.signature import Signature
 from modelpack.steps import CheckRequest, Finding

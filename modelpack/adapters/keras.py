@@ -26,7 +26,7 @@ from modelpack.errors import (
     UntrustedSourceError,
     first_line,
 )
-from modelpack.noise import flip_last_bits
+from modelpack.judging.noise import flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
 from modelpack.steps import (

@@ -10,8 +10,8 @@ from typing import Any
 
 from modelpack.adapters.keras import answer, layers_of, loaded_from
 from modelpack.artifact import ModelRef
+from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.samples import read_cases
-from modelpack.traces import INPUT, Probe, TraceWriter
 
 # A recurrent layer calls its cell at every step; nothing is told apart beyond this.
 _MOST = 4096

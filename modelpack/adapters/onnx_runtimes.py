@@ -14,7 +14,7 @@ from modelpack import onnx_graph
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import installed
 from modelpack.errors import InputError, MissingDependencyError, first_line
-from modelpack.noise import flip_last_bits
+from modelpack.judging.noise import flip_last_bits
 from modelpack.samples import Array, Case
 from modelpack.signature import TensorSpec
 from modelpack.steps import RunOptions

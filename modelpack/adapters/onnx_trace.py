@@ -15,9 +15,9 @@ from onnx.external_data_helper import load_external_data_for_model
 from modelpack import onnx_graph
 from modelpack.adapters.onnx_runtimes import bound
 from modelpack.artifact import ModelRef
+from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError, first_line
 from modelpack.samples import Case, read_cases, write_cases
-from modelpack.traces import INPUT, Probe, TraceWriter
 
 # Tensors that one run keeps; a further run computes the next ones.
 _AT_ONCE = 64

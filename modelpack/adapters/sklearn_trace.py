@@ -15,8 +15,8 @@ from sklearn.neural_network._base import ACTIVATIONS
 from modelpack.adapters.sklearn import answer
 from modelpack.adapters.sklearn_loading import load, walk
 from modelpack.artifact import ModelRef
+from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.samples import Array, read_cases
-from modelpack.traces import INPUT, Probe, TraceWriter
 
 _METHODS = ("transform", "decision_function", "predict_proba", "predict")
 

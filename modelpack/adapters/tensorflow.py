@@ -16,7 +16,7 @@ from modelpack.adapters import checking
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, first_line
-from modelpack.noise import flip_last_bits
+from modelpack.judging.noise import flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
     DEFAULT_SIGNATURE,

@@ -13,10 +13,10 @@ from typing import Any
 from modelpack.adapters.tensorflow import callable_of, traced
 from modelpack.adapters.tensorflow_onnx import constant_graph
 from modelpack.artifact import ModelRef
+from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError, first_line
 from modelpack.samples import Array, Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DType
-from modelpack.traces import INPUT, Probe, TraceWriter
 
 # Tensors that one run keeps; a further run computes the next ones.
 _AT_ONCE = 64

@@ -16,10 +16,10 @@ import numpy as np
 
 from modelpack.adapters.tflite import entering, leaving, op_names, parsed
 from modelpack.artifact import ModelRef
+from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError
 from modelpack.samples import Array, Case, read_cases, write_cases
 from modelpack.signature import DType, TensorSpec, bound_names
-from modelpack.traces import INPUT, Probe, TraceWriter
 
 
 def trace(ref: ModelRef, cases: str, target: str) -> list[Probe]:

@@ -40,7 +40,7 @@ from modelpack.adapters.torch_signature import (
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError
-from modelpack.noise import flip_last_bits
+from modelpack.judging.noise import flip_last_bits
 from modelpack.samples import read_cases, write_cases
 from modelpack.signature import Signature, TensorSpec, for_inputs, own_names, requested
 from modelpack.steps import (

@@ -15,9 +15,9 @@ from modelpack.adapters.torch import callable_for
 from modelpack.adapters.torch_loading import load
 from modelpack.adapters.torch_signature import to_array, to_tensor
 from modelpack.artifact import ModelRef
+from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError
 from modelpack.samples import read_cases
-from modelpack.traces import INPUT, Probe, TraceWriter
 
 # A loop runs its operations at every step; nothing is told apart beyond this.
 _MOST = 4096

@@ -20,9 +20,11 @@ import numpy as np
 
 from modelpack import datasets, golden
 from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of
-from modelpack.compare import judgement_for
 from modelpack.errors import ConversionError, InputError, NoRouteError, ParityError
 from modelpack.golden import GOLDEN_ROWS, Evidence
+from modelpack.judging.compare import judgement_for
+from modelpack.judging.evidence import edge_evidence, evidence_of, generated
+from modelpack.judging.trials import tried
 from modelpack.manifest import (
     DEFAULT_VERSION,
     SCHEMA_VERSION,
@@ -50,7 +52,6 @@ from modelpack.sources import (
 )
 from modelpack.steps import StepOptions
 from modelpack.store import golden_name, save, single_format
-from modelpack.trials import edge_evidence, evidence_of, generated, tried
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class ConvertOptions:
         input_layout: ``nhwc`` for artifacts that exchange images channel-last, where the
             source has channels second.
         select_ops: allow TFLite artifacts that need TensorFlow's own kernels.
-        rtol: relative tolerance; by precision when None (see `modelpack.compare`).
+        rtol: relative tolerance; by precision when None (see `modelpack.judging.compare`).
         atol: absolute tolerance in units of the output's scale; likewise.
         seed: of the generated samples.
         validate: compare each artifact with the source.

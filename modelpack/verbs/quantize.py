@@ -21,9 +21,9 @@ from modelpack.artifact import (
     encoding_of,
     measure,
 )
-from modelpack.compare import GATED_RMS_LIMIT, QUANTIZED_RMS_LIMIT, compare, judgement_for
 from modelpack.errors import InputError, QuantizationError
 from modelpack.golden import GOLDEN_ROWS, Evidence
+from modelpack.judging.compare import GATED_RMS_LIMIT, QUANTIZED_RMS_LIMIT, compare, judgement_for
 from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, refuse_failed, verify
 from modelpack.metrics import chance, drop, evaluate, metric_for
 from modelpack.output import check_writable

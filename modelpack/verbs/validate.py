@@ -10,12 +10,15 @@ from pathlib import Path
 from modelpack import datasets, golden, scoring
 from modelpack.artifact import Golden
 from modelpack.bench import benched
-from modelpack.bisection import Failure, bisect
-from modelpack.compare import Judgement, judgement_for
+from modelpack.bisection.search import Failure, bisect
 from modelpack.dependencies import DISTRIBUTION, installed
-from modelpack.details import details_of
 from modelpack.errors import InputError, ModelpackError
 from modelpack.golden import Evidence
+from modelpack.judging.compare import Judgement, judgement_for
+from modelpack.judging.details import details_of
+from modelpack.judging.evidence import edge_evidence, evidence_of
+from modelpack.judging.structure import structure_of
+from modelpack.judging.trials import tried
 from modelpack.output import check_writable, write_text
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.reports import html, junit
@@ -23,7 +26,6 @@ from modelpack.samples import Case, generate
 from modelpack.signature import Signature, TensorSpec
 from modelpack.sources import Opened, Request, run_cases, workspace
 from modelpack.steps import Finding
-from modelpack.structure import structure_of
 from modelpack.subjects import (
     Subject,
     exchangeable,
@@ -35,7 +37,6 @@ from modelpack.subjects import (
     size_of,
     subjects,
 )
-from modelpack.trials import edge_evidence, evidence_of, tried
 from modelpack.validation import ArtifactResult, ValidationReport
 from modelpack.worker import Limits, WorkerPool
 

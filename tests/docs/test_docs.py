@@ -27,7 +27,8 @@ from typing import Any
 
 import pytest
 
-from modelpack import compare, errors, manifest, samples
+from modelpack import errors, manifest, samples
+from modelpack.judging import compare
 from modelpack.reports import document
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -15,13 +15,14 @@ import pytest
 from onnx import numpy_helper
 
 from fixtures.inline import InlinePool
-from modelpack.bisection import Failure, bisect
-from modelpack.compare import judgement_for
+from modelpack.bisection.search import Failure, bisect
+from modelpack.judging.compare import judgement_for
+from modelpack.judging.evidence import evidence_of
+from modelpack.judging.trials import tried
 from modelpack.parity import Verdict
 from modelpack.samples import generate
 from modelpack.sources import Request, locate, open_model
 from modelpack.subjects import in_terms_of
-from modelpack.trials import evidence_of, tried
 from modelpack.validation import Departure
 from tests.conftest import CommandLine
 

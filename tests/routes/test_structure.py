@@ -185,14 +185,16 @@ def test_a_kernel_that_is_wrong_in_one_runtime_is_found(model: Path, monkeypatch
     from onnx.reference.ops.op_tanh import Tanh
 
     from fixtures.inline import InlinePool
-    from modelpack import subjects, trials
-    from modelpack.compare import judgement_for
+    from modelpack import subjects
+    from modelpack.judging import evidence as sought
+    from modelpack.judging import trials
+    from modelpack.judging.compare import judgement_for
     from modelpack.sources import Request
 
     pool = InlinePool(model.parent)
     one = subjects.reference(pool, Request(str(model)))
     other = subjects.reference(pool, Request(str(model), runtime="reference"))
-    evidence = trials.generated(pool, one, 0)
+    evidence = sought.generated(pool, one, 0)
     assert trials.tried(pool, other, evidence, judgement_for("float32"))
     monkeypatch.setattr(Tanh, "_run", lambda self, x: (np.tanh(x) * np.float32(1.001),))
     report = trials.tried(pool, other, evidence, judgement_for("float32"))

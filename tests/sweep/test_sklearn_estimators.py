@@ -68,14 +68,15 @@ from fixtures.inline import InlinePool
 from modelpack.adapters import sklearn as sklearn_adapter
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.compare import judgement_for
 from modelpack.errors import ConversionError, InputError
+from modelpack.judging.compare import judgement_for
+from modelpack.judging.evidence import edge_evidence, evidence_of, generated
+from modelpack.judging.trials import tried
 from modelpack.parity import ParityReport, Verdict
 from modelpack.samples import Case, numpy_dtype
 from modelpack.signature import DType, Signature, differences
 from modelpack.sources import open_model
 from modelpack.steps import StepOptions
-from modelpack.trials import edge_evidence, evidence_of, generated, tried
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 

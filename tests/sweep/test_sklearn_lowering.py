@@ -18,8 +18,8 @@ import pytest
 from fixtures.inline import InlinePool
 from modelpack.adapters import sklearn as sklearn_adapter
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.compare import Judgement, tolerance_for
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
+from modelpack.judging.compare import Judgement, tolerance_for
 from modelpack.parity import Verdict
 from modelpack.samples import Case
 from modelpack.signature import Signature

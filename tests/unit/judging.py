@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelpack import compare as judge
 from modelpack.golden import Evidence
+from modelpack.judging import compare as judge
 from modelpack.parity import ParityReport
 from modelpack.samples import Case
 from modelpack.signature import Signature
@@ -19,7 +19,7 @@ def compare(
     noise: Sequence[Case] = (),
     kinds: Sequence[str] = (),
 ) -> ParityReport:
-    """`modelpack.compare.compare` of outputs without feeds."""
+    """`modelpack.judging.compare.compare` of outputs without feeds."""
     feeds: list[Case] = [{} for _ in reference]
     evidence = Evidence(feeds, reference, "generated", "source", noise, kinds)
     return judge.compare(signature, evidence, candidate, judgement)

@@ -9,14 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from modelpack.compare import (
+from modelpack.judging.compare import (
     QUANTIZED_RMS_LIMIT,
     TOLERANCES,
     Judgement,
     judgement_for,
     tolerance_for,
 )
-from modelpack.noise import SAFETY
+from modelpack.judging.noise import SAFETY
 from modelpack.parity import ParityReport, Tolerance, Verdict, unverified
 from modelpack.signature import DType, Meaning, Signature, TensorSpec
 from tests.unit.judging import compare

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelpack.compare import QUANTIZED_RMS_LIMIT, compare, judgement_for
-from modelpack.details import details_of
 from modelpack.golden import Evidence
+from modelpack.judging.compare import QUANTIZED_RMS_LIMIT, compare, judgement_for
+from modelpack.judging.details import details_of
 from modelpack.samples import Array
 from modelpack.signature import DType, Meaning, Signature, TensorSpec
 from modelpack.validation import Change

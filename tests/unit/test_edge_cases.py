@@ -18,9 +18,9 @@ from tritonclient.grpc import model_config_pb2
 
 from modelpack import archive, manifest
 from modelpack.artifact import Artifact, detect, measure
-from modelpack.compare import Judgement
 from modelpack.datasets import read
 from modelpack.errors import InputError, ManifestError, ModelpackError
+from modelpack.judging.compare import Judgement
 from modelpack.layouts import LayoutOptions, Package, arranger
 from modelpack.layouts.triton import configuration
 from modelpack.metrics import evaluate

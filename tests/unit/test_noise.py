@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from modelpack.noise import ULP, flip_last_bits, floor, nudged
+from modelpack.judging.noise import ULP, flip_last_bits, floor, nudged
 
 REALS = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 

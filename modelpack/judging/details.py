@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modelpack.compare import Judgement, allowance
-from modelpack.figures import Elements, rounded, spread
 from modelpack.golden import Evidence
+from modelpack.judging.compare import Judgement, allowance
+from modelpack.judging.figures import Elements, rounded, spread
 from modelpack.metrics import class_name
 from modelpack.samples import Array, Case
 from modelpack.signature import Meaning, Signature, TensorSpec
@@ -25,7 +25,7 @@ _MOST_CHANGES = 100
 def details_of(
     signature: Signature, evidence: Evidence, candidate: Sequence[Case], judgement: Judgement
 ) -> tuple[OutputDetails, ...]:
-    """Distributions of the differences that `modelpack.compare.compare` judges.
+    """Distributions of the differences that `modelpack.judging.compare.compare` judges.
 
     Args:
         signature: its outputs are looked at.

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from modelpack.artifact import ModelRef
+from modelpack.bisection.traces import Probe
 from modelpack.errors import InputError
 from modelpack.output import locked, publish
 from modelpack.samples import Array, Case, write_cases
 from modelpack.sources import adapter_of, worker_key
-from modelpack.traces import Probe
 from modelpack.worker import WorkerPool
 
 
@@ -35,7 +35,7 @@ class Reproduction:
         probe: the tensor that departs.
         inputs: values of the tensors it is computed from, by name.
         expected: the reference's value of it.
-        limit: error from which on it departs, as `modelpack.pairing.error_of` says.
+        limit: error from which on it departs, as `modelpack.bisection.pairing.error_of` says.
     """
 
     ref: ModelRef

@@ -1,7 +1,7 @@
 """Finds the first tensor in which a failed artifact departs from its reference.
 
 Both run one failing feed, and give all their tensors. Tensors are paired by value, which
-needs no names and works between any two formats; `modelpack.departures` says which are
+needs no names and works between any two formats; `modelpack.bisection.departures` says which are
 suspect. A suspect is convicted by experiment: the candidate is run once more with the
 reference's value in its place. If that repairs the outputs, the fault is in what computes
 it, and all that comes after is innocent.
@@ -16,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from modelpack import pairing
-from modelpack.compare import Judgement, compare
-from modelpack.departures import Flow, Scale
+from modelpack.bisection import pairing
+from modelpack.bisection.departures import Flow, Scale
+from modelpack.bisection.reproduction import Reproduction, write
+from modelpack.bisection.traces import INPUT, Probe, Trace
 from modelpack.errors import InputError
-from modelpack.figures import rounded
 from modelpack.golden import Evidence
+from modelpack.judging.compare import Judgement, compare
+from modelpack.judging.figures import rounded
 from modelpack.parity import Verdict
-from modelpack.reproduction import Reproduction, write
 from modelpack.samples import (
     Array,
     Case,
@@ -35,7 +36,6 @@ from modelpack.samples import (
 )
 from modelpack.signature import Signature
 from modelpack.sources import Opened, adapter_of, worker_key
-from modelpack.traces import INPUT, Probe, Trace
 from modelpack.validation import Departure, TensorError
 from modelpack.worker import WorkerPool
 

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelpack.figures import Elements, cosine, decisions, joined, ratio, rms, rounded, spread
 from modelpack.golden import Evidence
-from modelpack.noise import SAFETY
+from modelpack.judging.figures import (
+    Elements,
+    cosine,
+    decisions,
+    joined,
+    ratio,
+    rms,
+    rounded,
+    spread,
+)
+from modelpack.judging.noise import SAFETY
 from modelpack.parity import ParityReport, TensorDiff, Tolerance, Verdict, unverified
 from modelpack.samples import Array, Case
 from modelpack.signature import DType, Meaning, Signature, TensorSpec

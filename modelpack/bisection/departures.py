@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from modelpack.compare import Judgement
-from modelpack.noise import SAFETY, ULP
-from modelpack.pairing import Pair
-from modelpack.traces import INPUT, Probe, Trace
+from modelpack.bisection.pairing import Pair
+from modelpack.bisection.traces import INPUT, Probe, Trace
+from modelpack.judging.compare import Judgement
+from modelpack.judging.noise import SAFETY, ULP
 
 
 @dataclass(frozen=True, slots=True)

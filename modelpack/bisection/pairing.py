@@ -16,8 +16,8 @@ from operator import mul
 
 import numpy as np
 
+from modelpack.bisection.traces import Probe, Trace
 from modelpack.samples import Array
-from modelpack.traces import Probe, Trace
 
 # Ops that pass values on in another order or shape, by their names in any format.
 _MOVING = {"transpose", "reshape", "flatten", "squeeze", "unsqueeze", "expanddims", "expand_dims"}

@@ -1,0 +1,1 @@
+"""Judges a candidate by its reference: evidence, noise floor, figures, verdict."""

@@ -1,0 +1,45 @@
+"""Runs of a model on feeds: as it is given them, with last bits changed, and without elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelpack.errors import InputError
+from modelpack.judging import noise
+from modelpack.samples import Case, narrowed
+from modelpack.signature import Signature
+from modelpack.sources import Opened, run_cases
+from modelpack.steps import RunOptions
+from modelpack.worker import WorkerPool
+
+# LiteRT has no tensors without elements, and ONNX Runtime's recurrent kernels end the process.
+_NEVER_EMPTY = {"tflite", "onnx"}
+
+
+def takes_empty(model: Opened) -> bool:
+    """Whether a batch without rows is within what the model's runtime takes."""
+    return model.ref.format not in _NEVER_EMPTY
+
+
+def signature_of(source: Opened) -> Signature:
+    """The signature of an opened model."""
+    assert source.ref.signature is not None
+    return source.ref.signature
+
+
+def answers_of(
+    pool: WorkerPool, source: Opened, cases: Sequence[Case], options: RunOptions
+) -> list[Case]:
+    """Run a reference; one that computes in float64 is given every digit of the feeds."""
+    if not source.description.computes_in_float64:
+        cases = [narrowed(case, signature_of(source)) for case in cases]
+    return run_cases(pool, source.ref, cases, options=options)[0]
+
+
+def nudged_answers(pool: WorkerPool, model: Opened, cases: Sequence[Case], seed: int) -> list[Case]:
+    """Answers with the last bits of the inputs changed, and of the weights where they can be."""
+    cases = [noise.nudged(case, seed) for case in cases]
+    try:
+        return answers_of(pool, model, cases, RunOptions(nudge=seed))
+    except InputError:
+        return answers_of(pool, model, cases, RunOptions())
