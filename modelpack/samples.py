@@ -35,6 +35,9 @@ EMPTY = "empty"
 MANY = 512
 _MOST_ELEMENTS = 1 << 18
 
+# Of a batch that is mostly zero, so much is.
+_BLANK = 0.75
+
 # How far out extreme values lie, in units of the usual reach: exp(100) overflows float32. A
 # model that computes in float64 is taken less far: where float32 underflows, its artifacts
 # can but differ.
@@ -220,28 +223,38 @@ def _many(
         spec.name: _usual(description, spec, cautious=False)
         for spec in description.signature.inputs
     }
-    # Of inputs whose range is not known: many models were trained on shares and on pixels.
+    found = [("in a large batch", _batch(usual, description.signature, ranges, rows, rng))]
+    # Of inputs whose range is not known: many models were trained on shares and on pixels, of
+    # which most are often blank; errors of a single weight stand out there.
     unit = {
         spec.name: Range((0.0,), (1.0,))
         for spec in description.signature.inputs
         if spec.dtype.is_float and not ranges[spec.name].low
     }
-    kinds = {"in a large batch": ranges} | ({"between 0 and 1": ranges | unit} if unit else {})
-    return [
-        (
-            kind,
-            {
-                spec.name: _values(
-                    replace(spec, shape=(rows, *usual[spec.name].shape[1:])),
-                    chosen[spec.name],
-                    rng,
-                    rows,
-                )
-                for spec in description.signature.inputs
-            },
+    if unit:
+        batch = _batch(usual, description.signature, ranges | unit, rows, rng)
+        blank = {
+            name: np.where(rng.random(array.shape) < _BLANK, 0, array) if name in unit else array
+            for name, array in batch.items()
+        }
+        found += [("between 0 and 1", batch), ("mostly zero", blank)]
+    return found
+
+
+def _batch(
+    usual: Case,
+    signature: Signature,
+    ranges: Mapping[str, Range],
+    rows: int,
+    rng: np.random.Generator,
+) -> Case:
+    """So many rows of what is usual, each of the shape of those given."""
+    return {
+        spec.name: _values(
+            replace(spec, shape=(rows, *usual[spec.name].shape[1:])), ranges[spec.name], rng, rows
         )
-        for kind, chosen in kinds.items()
-    ]
+        for spec in signature.inputs
+    }
 
 
 def _of_reals(change: Callable[[Array], Array]) -> _Change:

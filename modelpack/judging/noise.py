@@ -89,8 +89,8 @@ def floor(
     element by any variant, or where that is less, the usual change along one of its axes
     (so that an element which happened to stay, or that no variant reached, is not held to
     be exact, and a column of small values is not given the noise of a column of large
-    ones), or a share of the usual magnitude there. Of other dtypes an element is infinite,
-    undecided, if any variant changed it, and else 0.
+    ones), or a share of the usual magnitude there, or a unit in its last place. Of other
+    dtypes an element is infinite, undecided, if any variant changed it, and else 0.
 
     Args:
         answers: the reference's, by case.
@@ -106,9 +106,14 @@ def floor(
         moved = [np.fmax(change, least) for change in moved]
     pools = _Pools(wide, moved, least)
     return [
-        np.maximum(np.nan_to_num(moved[index], nan=0.0), pools.usual(index))
-        for index in range(len(wide))
+        np.maximum(np.fmax(moved[index], _own_rounding(answer)), pools.usual(index))
+        for index, answer in enumerate(wide)
     ]
+
+
+def _own_rounding(answer: Array) -> Array:
+    """One unit in the last place, at most, of each element."""
+    return np.where(np.isfinite(answer), np.abs(answer), 0.0) * 2.0**-23
 
 
 def _undecided(index: int, answers: Sequence[Array], variants: Sequence[Sequence[Array]]) -> Array:
@@ -157,6 +162,7 @@ class _Pools:
         self._answers = answers
         self._moved = moved
         self._whole = self._level(range(len(answers)))
+        self._reach = _reach(sum(answer.size for answer in answers))
 
     def usual(self, index: int) -> Array:
         """For each element of a case, the least of what is usual along one of its axes."""
@@ -168,7 +174,7 @@ class _Pools:
                 view = [1] * len(shape)
                 view[axis] = shape[axis]
                 usual = np.minimum(usual, along.reshape(view))
-        return usual
+        return usual * self._reach
 
     def _along(self, index: int, axis: int) -> Array | None:
         """By position along an axis; None if that axis tells less than eight elements."""
@@ -192,6 +198,15 @@ class _Pools:
             for side in (self._answers, self._moved)
         )
         return float(_levels(answers, moved, self._least)[0]) if answers.size else 0.0
+
+
+def _reach(elements: int) -> float:
+    """How much further than in a small output the largest of so many sound errors lies.
+
+    The largest of n normal deviates is near sqrt(2 ln n) (H. Cramer, Mathematical Methods of
+    Statistics, 1946, section 28.6), and `SAFETY` leaves room for that of some thousands.
+    """
+    return float(np.sqrt(np.log(max(elements, _MOST)) / np.log(_MOST)))
 
 
 # Fewer elements than this say little of what is usual; more than that, no more.

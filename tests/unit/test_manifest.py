@@ -107,7 +107,7 @@ MANIFESTS = st.builds(
     version=TEXT,
     source=st.builds(Source, TEXT, TEXT, TEXT, VERSIONS, VERSIONS),
     signatures=st.builds(Signature, UNIQUE_SPECS, UNIQUE_SPECS).map(lambda one: (one,)),
-    artifacts=several(ARTIFACTS, 2),
+    artifacts=st.lists(ARTIFACTS, max_size=2, unique_by=lambda one: one.path).map(tuple),
     golden=st.none() | GOLDENS,
 )
 

@@ -111,6 +111,27 @@ def test_exact_answers_still_have_the_last_digit_of_their_magnitude() -> None:
     assert (found < 500 * ULP).all()
 
 
+def test_a_large_element_may_be_off_by_its_own_last_digit() -> None:
+    answers = np.full((64, 2), 1e-3, np.float32)
+    answers[7, 0] = 1000.0
+    found = floor([answers], [[answers]])[0]
+    assert found[7, 0] >= np.spacing(np.float32(1000.0)) / 2
+    assert found[7, 1] < 1e-9
+
+
+def test_the_largest_of_many_sound_errors_is_no_nearer_to_the_limit() -> None:
+    def largest(rows: int, seed: int) -> float:
+        rng = np.random.default_rng(seed)
+        answers = rng.standard_normal((rows, 2)).astype(np.float32)
+        noise = [[answers + rng.normal(0, 1e-5, answers.shape)] for _ in range(2)]
+        error = np.abs(rng.normal(0, 1e-5, answers.shape))
+        return float((error / floor([answers], noise)[0]).max())
+
+    few = np.mean([largest(2_000, seed) for seed in range(20)])
+    many = np.mean([largest(200_000, seed) for seed in range(5)])
+    assert many < 1.1 * few
+
+
 def test_of_labels_those_that_moved_are_undecided() -> None:
     answers = [np.array(["a", "b", "c"], object)]
     found = floor(answers, [[np.array(["a", "x", "c"], object)]])[0]

@@ -298,8 +298,9 @@ def test_edges_of_real_numbers() -> None:
     found = edge_cases("x:float32[n,20]")
     assert set(found) == {
         *("zero", "one", "negative", "halves", "tiny", "extreme", "empty"),
-        *("in a large batch", "between 0 and 1"),
+        *("in a large batch", "between 0 and 1", "mostly zero"),
     }
+    assert 0.7 < (found["mostly zero"]["x"] == 0).mean() < 0.8
     assert (found["zero"]["x"] == 0).all()
     assert (found["one"]["x"] == 1).all()
     assert (found["negative"]["x"] <= 0).all()
