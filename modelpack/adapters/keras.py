@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from modelpack import reference
-from modelpack.adapters import keras_scan, savedmodel_writing
+from modelpack.adapters import keras_scan, keras_wide, savedmodel_writing
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import (
@@ -102,18 +102,24 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     """Call the Keras model itself on each case: the reference answer. On one thread.
 
     Raises:
-        InputError: the cases do not fit the model.
+        InputError: the cases do not fit the model, or it has no form in float64.
     """
-    loaded = loaded_from(ref)
+    options.refuse("threads", "runtime")
+    loaded = _widened(_identity(ref)) if options.wide else loaded_from(ref)
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
-    options.refuse("threads", "wide", "runtime")
     with _nudged(loaded.model, options.nudge):
         write_cases(Path(outputs), [answer(loaded, signature, feed) for feed in feeds])
         latency = timed(lambda: answer(loaded, signature, feeds[0]), options.repeat)
     found = versions(*_TOOLS)
     runtime = f"keras {found.get('keras')} on tensorflow {found.get('tensorflow-cpu')}"
     return RunResult(runtime, latency)
+
+
+@lru_cache(maxsize=1)
+def _widened(ref: ModelRef) -> _Loaded:
+    loaded = _load(ref)
+    return replace(loaded, model=keras_wide.widened(loaded.model))
 
 
 @contextlib.contextmanager

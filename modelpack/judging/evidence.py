@@ -19,9 +19,10 @@ from modelpack.worker import WorkerPool
 
 log = logging.getLogger(__name__)
 
-# Changes of the last bits that are tried. Each is one draw; more would find the noise of a
-# single element better, which the pooling of elements does at no cost.
-_NUDGES = (1, 2, 3)
+# Changes of the last bits that are tried: draws of which a few may all miss the noise of one
+# element, which a batch of hundreds of rows then shows. Of a large model there are fewer.
+_NUDGES = (1, 2, 3, 4)
+_NUDGES_OF_LARGE = (1, 2)
 
 # Variants of a large model are run on the first cases only: the floor of the others is what is
 # usual in those.
@@ -136,7 +137,7 @@ class _Variants:
         self._pool, self._source, self._answers = pool, source, answers
         large = source.description.is_large
         self._cases = cases[:_CASES_OF_LARGE] if large and not quick else cases
-        self._nudges = _NUDGES[: len(_NUDGES) - large - quick]
+        self._nudges = _NUDGES_OF_LARGE[: 2 - quick] if large else _NUDGES
         self._quick = quick
         self._wide = source.description.computes_in_float64
 
@@ -150,13 +151,14 @@ class _Variants:
         if self._wide:  # what an artifact is given
             rounded = [narrowed(case, signature_of(self._source)) for case in self._cases]
             variants.append(self._run(rounded, RunOptions()))
+        if not (self._quick and self._source.description.is_large):
+            with contextlib.suppress(InputError):
+                variants.append(self._run(self._cases, RunOptions(wide=True)))
         if self._quick:
             return [
                 self._floors(self._answers[i : i + 1], [[variant[i]] for variant in variants])[0]
                 for i in range(len(self._answers))
             ]
-        with contextlib.suppress(InputError):
-            variants.append(self._run(self._cases, RunOptions(wide=True)))
         with contextlib.suppress(InputError):
             variants.append(self._run(self._cases[:1], RunOptions(threads=2)))
         variants += self._in_other_batches(variants)

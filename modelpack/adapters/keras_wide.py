@@ -1,0 +1,50 @@
+"""A Keras model that computes in float64, to tell what float32 loses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from modelpack.errors import InputError, first_line
+
+# Weights of 100 MB: building the model once more must not take longer than converting it.
+_MOST_WEIGHTS = 25_000_000
+
+
+def widened(model: Any) -> Any:
+    """A copy of a float32 model with weights, and all that is computed, in float64.
+
+    Raises:
+        InputError: it cannot be built from its configuration, has other dtypes, or is too large.
+    """
+    import keras
+
+    weights = model.get_weights()
+    if sum(array.size for array in weights) > _MOST_WEIGHTS:
+        raise InputError("the model is too large to compute in float64")
+    if any(array.dtype.kind == "f" and array.dtype != np.float32 for array in weights):
+        raise InputError("only a model of float32 alone can be made to compute in float64")
+    try:
+        config = _in_float64(keras.saving.serialize_keras_object(model))
+        copy = keras.saving.deserialize_keras_object(config)
+        copy.set_weights([_wide(array) for array in weights])
+    except Exception as error:  # custom classes and lambdas fail in ways of their own
+        raise InputError(
+            f"the model cannot be built to compute in float64: {first_line(error)}"
+        ) from error
+    copy.trainable = False
+    return copy
+
+
+def _in_float64(config: Any) -> Any:
+    """A serialized object with float64 in place of every float32."""
+    if isinstance(config, dict):
+        return {key: _in_float64(item) for key, item in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float64(item) for item in config)
+    return "float64" if config == "float32" else config
+
+
+def _wide(array: Any) -> Any:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
