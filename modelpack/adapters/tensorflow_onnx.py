@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modelpack import onnx_graph
+from modelpack.adapters import onnx_weights
 from modelpack.adapters.onnx_canonical import canonicalize
 from modelpack.adapters.savedmodel_bytes import canonicalize_functions
+from modelpack.adapters.tensorflow_freezing import Frozen, Reader, frozen, rename
 from modelpack.dependencies import versions
 from modelpack.errors import ContractError, ConversionError, UnsupportedOpsError
 from modelpack.signature import DType, Signature, TensorSpec
@@ -31,15 +33,17 @@ def write(function: Any, signature: Signature, target: Path, options: StepOption
         ContractError: a tensor of the signature was lost, or has another dtype.
     """
     opset = chosen_opset(options)
-    frozen = _freeze(function)
+    made = _frozen(function)
     names = [spec.name for spec in (*signature.inputs, *signature.outputs)]
     settings = {
         "opset": opset,
-        "input_names": frozen.inputs,
-        "output_names": frozen.outputs,
-        "tensors_to_rename": dict(zip(frozen.inputs + frozen.outputs, names, strict=True)),
+        "input_names": [*made.inputs, *made.weights],
+        "output_names": made.outputs,
+        "tensors_to_rename": dict(zip(made.inputs + made.outputs, names, strict=True)),
     }
-    write_graph(frozen.graph, settings, signature, target, options)
+    model = _convert(made.graph, settings)
+    _finish(model, signature, options.name, made.weights)
+    onnx_graph.save(model, target)
     return StepResult(tools=versions("tf2onnx", "tensorflow-cpu", "onnx"), options={"opset": opset})
 
 
@@ -58,18 +62,13 @@ def chosen_opset(options: StepOptions) -> int:
     return opset
 
 
-def write_graph(
-    graph: Any,
-    settings: Mapping[str, Any],
-    signature: Signature,
-    target: Path,
-    options: StepOptions,
+def write_tflite(
+    settings: Mapping[str, Any], signature: Signature, target: Path, options: StepOptions
 ) -> None:
-    """Run tf2onnx on a ``GraphDef`` and write the file with the signature's names and dims.
+    """Run tf2onnx on a TFLite file and write the ONNX file with the signature's names and dims.
 
     Args:
-        graph: the graph; None if the settings name a file instead.
-        settings: arguments of ``tf2onnx.tfonnx.process_tf_graph``.
+        settings: arguments of ``tf2onnx.tfonnx.process_tf_graph``, the file among them.
         signature: names, dtypes and dims to write.
         target: the file.
         options: of the step.
@@ -77,66 +76,16 @@ def write_graph(
     Raises:
         UnsupportedOpsError, ConversionError, ContractError: as `write`.
     """
-    model = _convert(graph, settings)
-    _clean(model, signature, options.name)
+    model = _convert(None, settings)
+    _finish(model, signature, options.name, {})
     onnx_graph.save(model, target)
 
 
-@dataclass(frozen=True)
-class _Frozen:
-    """A graph without variables, with the names of the tensors that enter and leave it."""
-
-    graph: Any
-    inputs: list[str]
-    outputs: list[str]
-
-
-def _freeze(function: Any) -> _Frozen:
-    graph, inputs, outputs = constant_graph(function)
-    canonicalize_functions(graph)
-    _name_captures(graph)
-    return _Frozen(_optimized(graph, inputs, outputs), inputs, outputs)
-
-
-def constant_graph(function: Any) -> tuple[Any, list[str], list[str]]:
-    """Replace variables and captured tensors by constants, and inline functions.
-
-    TensorFlow leaves captured eager tensors (the statistics of a Normalization layer)
-    behind as placeholders; as inputs they would have to be fed.
-
-    Returns:
-        the ``GraphDef``, and the names of the tensors that enter and leave it.
-
-    Raises:
-        ConversionError: a ``GraphDef`` cannot hold its weights.
-    """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    try:
-        concrete = function.get_concrete_function()
-        frozen = convert_variables_to_constants_v2(
-            concrete, lower_control_flow=False, aggressive_inlining=True
-        )
-        graph = frozen.graph.as_graph_def(add_shapes=True)
-    except Exception as error:
-        if "2GB" in str(error) or "too large" in str(error):
-            raise ConversionError(
-                "the model has more than 2 GB of weights, which one graph cannot hold"
-            ) from error
-        raise
-    captured = {
-        placeholder.op.name: tensor
-        for tensor, placeholder in concrete.graph.captures
-        if tensor.dtype.name not in {"resource", "variant"}
-    }
-    for node in graph.node:
-        if node.op == "Placeholder" and node.name in captured:
-            _make_constant(node, captured[node.name])
-    inputs = [
-        tensor.name
-        for tensor in concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]
-    ]
-    return graph, inputs, [tensor.name for tensor in frozen.outputs]
+def _frozen(function: Any) -> Frozen:
+    made = frozen(function, with_weights=False)
+    canonicalize_functions(made.graph)
+    _name_captures(made.graph)
+    return replace(made, graph=_optimized(made.graph, [*made.inputs, *made.weights], made.outputs))
 
 
 def _name_captures(graph: Any) -> None:
@@ -145,23 +94,7 @@ def _name_captures(graph: Any) -> None:
     The order in which tf2onnx takes equal nodes depends on names.
     """
     numbered = [node.name for node in graph.node if node.name.isdigit()]
-    names = {old: f"captured_{rank}" for rank, old in enumerate(sorted(numbered, key=int))}
-    for node in graph.node:
-        node.name = names.get(node.name, node.name)
-        for index, item in enumerate(node.input):
-            base, colon, port = item.removeprefix("^").partition(":")
-            if base in names:
-                node.input[index] = ("^" if item[0] == "^" else "") + names[base] + colon + port
-
-
-def _make_constant(node: Any, tensor: Any) -> None:
-    import tensorflow as tf
-
-    value = tf.make_tensor_proto(tensor)
-    node.op = "Const"
-    node.attr.clear()
-    node.attr["dtype"].type = value.dtype
-    node.attr["value"].tensor.CopyFrom(value)
+    rename(graph, {old: f"captured_{rank}" for rank, old in enumerate(sorted(numbered, key=int))})
 
 
 def _optimized(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
@@ -286,9 +219,13 @@ def _unknown(node: Any) -> bool:
     return not onnx.defs.has(node.op_type, node.domain)
 
 
-def _clean(model: Any, signature: Signature, name: str) -> None:
-    """Give the graph the signature's inputs and outputs, and drop what tells of its making."""
+def _finish(model: Any, signature: Signature, name: str, weights: Mapping[str, Reader]) -> None:
+    """Give the graph the signature's inputs and outputs, and its weights.
+
+    What tells of its making is dropped.
+    """
     graph = model.graph
+    recipes = onnx_weights.detach(model, set(weights))
     initializers = {item.name for item in graph.initializer}
     extra = {item.name for item in graph.input} - initializers
     extra -= {spec.name for spec in signature.inputs}
@@ -299,6 +236,7 @@ def _clean(model: Any, signature: Signature, name: str) -> None:
     _replace(graph.input, signature.inputs)
     _replace(graph.output, signature.outputs)
     canonicalize(model)
+    onnx_weights.attach(model, recipes, weights)
     graph.name = name
     onnx_graph.scrub(model)
     for inner in onnx_graph.graphs(graph):

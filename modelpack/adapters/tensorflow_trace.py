@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack.adapters.tensorflow import callable_of, traced
-from modelpack.adapters.tensorflow_onnx import constant_graph
+from modelpack.adapters.tensorflow_freezing import frozen
 from modelpack.artifact import ModelRef
 from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError, first_line
@@ -116,9 +116,8 @@ class _Graph:
         assert ref.signature is not None
         function, names = callable_of(ref)
         self._ref = ref
-        self.definition, self.inputs, self.outputs = constant_graph(
-            traced(function, names, ref.signature)
-        )
+        made = frozen(traced(function, names, ref.signature), with_weights=True)
+        self.definition, self.inputs, self.outputs = made.graph, made.inputs, made.outputs
         self._graph = tf.Graph()
         with self._graph.as_default():
             tf.import_graph_def(self.definition, name="")

@@ -35,5 +35,5 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         "output_names": outputs,
         "tensors_to_rename": dict(zip([*inputs, *outputs], names, strict=True)),
     }
-    tensorflow_onnx.write_graph(None, settings, signature, Path(target), options)
+    tensorflow_onnx.write_tflite(settings, signature, Path(target), options)
     return StepResult(tools=versions("tf2onnx", "tensorflow-cpu", "onnx"), options={"opset": opset})

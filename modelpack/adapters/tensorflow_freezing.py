@@ -1,0 +1,214 @@
+"""TensorFlow functions as one graph, with variables as constants or as inputs.
+
+Converters copy a graph many times: one with its weights inside takes fifty times their memory.
+So weights that a graph merely reads become inputs, and their values are fetched when the
+converted model is written (`Frozen.weights`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from modelpack.errors import ConversionError
+
+Reader: TypeAlias = Callable[[], npt.NDArray[Any]]
+
+# Variables of fewer elements are constants: optimizers fold norms and biases into others.
+_SMALLEST = 1024
+
+# protobuf refuses to write more, and TensorFlow takes graphs as written.
+_MOST_CONSTANTS = 2_000_000_000
+
+# Ops that converters write just as well when a weight is no constant.
+_TAKES_WEIGHTS = {
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput"),
+    *("Conv3DBackpropInputV2", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"),
+    *("Einsum", "GatherV2", "Cast"),
+}
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A graph without variables.
+
+    Attributes:
+        graph: the ``GraphDef``.
+        inputs: names of the tensors that enter it, weights left out.
+        outputs: names of the tensors that leave it.
+        weights: what gives the value of each further input, by the name of its tensor.
+    """
+
+    graph: Any
+    inputs: list[str]
+    outputs: list[str]
+    weights: Mapping[str, Reader] = field(default_factory=dict)
+
+
+def frozen(function: Any, *, with_weights: bool) -> Frozen:
+    """Inline the functions that a ``tf.function`` calls and replace its variables.
+
+    TensorFlow leaves captured eager tensors (the statistics of a Normalization layer)
+    behind as placeholders; as inputs they would have to be fed. They become constants.
+
+    Args:
+        function: with an input signature.
+        with_weights: make every variable a constant, not an input.
+
+    Raises:
+        ConversionError: the constants are more than a graph can hold.
+    """
+    from tensorflow.python.framework import convert_to_constants
+
+    concrete = function.get_concrete_function()
+    variables = _variables(concrete)
+    kept = set() if with_weights else {name for name in variables if _is_large(variables[name])}
+    while True:
+        _check_size(variables[name] for name in variables.keys() - kept)
+        data = convert_to_constants._FunctionConverterDataInEager(
+            func=concrete,
+            lower_control_flow=False,
+            aggressive_inlining=True,
+            variable_names_denylist=kept,
+        )
+        unfit = kept - _merely_read(data.graph_def, kept)
+        if not unfit:
+            break
+        kept -= unfit
+    graph, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    _fill_captures(graph, concrete)
+    names = {name: f"weight_{rank}" for rank, name in enumerate(n for n in variables if n in kept)}
+    users = _users(graph)
+    placeholders = {node.name: node for node in graph.node if node.name in names}
+    for name, placeholder in placeholders.items():
+        _make_input(graph, placeholder, variables[name], users)
+    rename(graph, names)
+    given = len(concrete.inputs) - len(concrete.captured_inputs)
+    return Frozen(
+        graph,
+        [tensor.name for tensor in concrete.inputs[:given]],
+        [tensor.name for tensor in concrete.outputs],
+        {f"{new}:0": variables[old].numpy for old, new in names.items()},
+    )
+
+
+def rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Rename nodes of a ``GraphDef``, where they are read too."""
+    for node in graph.node:
+        node.name = names.get(node.name, node.name)
+        for index, item in enumerate(node.input):
+            base, colon, port = item.removeprefix("^").partition(":")
+            if base in names:
+                node.input[index] = ("^" if item[0] == "^" else "") + names[base] + colon + port
+
+
+def _variables(concrete: Any) -> dict[str, Any]:
+    """The variables that a function captures, by the name of the placeholder, in order."""
+    known = {id(variable.handle): variable for variable in concrete.graph.variables}
+    return {
+        inner.op.name: known[id(outer)]
+        for outer, inner in concrete.graph.captures
+        if id(outer) in known
+    }
+
+
+def _is_large(variable: Any) -> bool:
+    # Vectors are biases and norms, which are small beside what they belong to.
+    return variable.shape.rank > 1 and variable.shape.num_elements() >= _SMALLEST
+
+
+def _check_size(variables: Iterator[Any]) -> None:
+    size = sum(math.prod(variable.shape) * variable.dtype.size for variable in variables)
+    if size > _MOST_CONSTANTS:
+        raise ConversionError(
+            f"{size / 1e9:.1f} GB of the model's weights are read in loops or branches; they "
+            "become constants of the graph, which can hold 2 GB"
+        )
+
+
+def _fill_captures(graph: Any, concrete: Any) -> None:
+    captured = {
+        inner.op.name: outer
+        for outer, inner in concrete.graph.captures
+        if outer.dtype.name not in {"resource", "variant"}
+    }
+    for node in graph.node:
+        if node.op == "Placeholder" and node.name in captured:
+            _make_constant(node, captured[node.name])
+
+
+def _make_constant(node: Any, tensor: Any) -> None:
+    import tensorflow as tf
+
+    value = tf.make_tensor_proto(tensor)
+    node.op = "Const"
+    node.attr.clear()
+    node.attr["dtype"].type = value.dtype
+    node.attr["value"].tensor.CopyFrom(value)
+
+
+# --- weights as inputs ---------------------------------------------------------------------
+
+
+def _merely_read(graph: Any, names: set[str]) -> set[str]:
+    """Those variables whose values go into ops that do not need to know them."""
+    users = _users(graph)
+    return {name for name in names if all(_is_fit(node, users) for node in users[name])}
+
+
+def _users(graph: Any) -> Mapping[str, list[Any]]:
+    users: dict[str, list[Any]] = defaultdict(list)
+    for node in graph.node:
+        for item in node.input:
+            if not item.startswith("^"):  # who merely waits is no user
+                users[item.partition(":")[0]].append(node)
+    return users
+
+
+def _is_fit(reader: Any, users: Mapping[str, list[Any]]) -> bool:
+    if reader.op in {"Identity", "ReadVariableOp"}:
+        return all(_is_fit(node, users) for node in users[reader.name])
+    if reader.op == "ResourceGather":
+        return reader.attr["batch_dims"].i == 0
+    return reader.op in _TAKES_WEIGHTS
+
+
+def _make_input(
+    graph: Any, placeholder: Any, variable: Any, users: Mapping[str, list[Any]]
+) -> None:
+    """Turn the placeholder of a variable into one of its value, and its readers with it."""
+    dtype = variable.dtype.as_datatype_enum
+    placeholder.op = "Placeholder"
+    placeholder.attr.clear()
+    placeholder.attr["dtype"].type = dtype
+    placeholder.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
+    pending = list(users[placeholder.name])
+    while pending:
+        node = pending.pop()
+        if node.op == "ResourceGather":
+            _make_gather(graph, node, dtype)
+        elif node.op in {"Identity", "ReadVariableOp"}:
+            node.op = "Identity"
+            node.attr.clear()
+            node.attr["T"].type = dtype
+            pending += users[node.name]
+
+
+def _make_gather(graph: Any, node: Any, dtype: int) -> None:
+    import tensorflow as tf
+
+    axis = graph.node.add(name=f"{node.name}/axis")
+    _make_constant(axis, np.int32(0))
+    indices = node.attr["Tindices"].type
+    node.op = "GatherV2"
+    node.attr.clear()
+    node.attr["Tparams"].type = dtype
+    node.attr["Tindices"].type = indices
+    node.attr["Taxis"].type = tf.int32.as_datatype_enum
+    node.input.append(axis.name)

@@ -1,0 +1,159 @@
+"""TensorFlow graphs are converted to ONNX without their weights, which are bound afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from modelpack.adapters import onnx_weights, tensorflow_onnx
+from modelpack.adapters.keras import _plain_convolution
+from modelpack.adapters.tensorflow_freezing import frozen
+from modelpack.signature import DType, Signature, TensorSpec
+from modelpack.steps import StepOptions
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+
+layers = keras.layers
+RTOL, ATOL = 1e-5, 1e-6
+
+
+def network() -> Any:
+    """Filters of every kind, with norms behind them, in front of two matrices."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 8), name="image")
+    x = layers.Conv2D(32, 3, padding="same", use_bias=False)(image)
+    x = layers.Activation("relu")(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(5, padding="same", depth_multiplier=2)(x)
+    x = layers.Activation("relu")(layers.BatchNormalization()(x))
+    x = layers.Conv2D(32, 3, groups=4, strides=2, padding="same")(x)
+    x = layers.Conv2DTranspose(16, 3, strides=2, padding="same")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(64, activation="gelu")(x)
+    model = keras.Model(image, layers.Dense(40, name="answer")(x))
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 2.0, item.shape) for item in layer.get_weights()])
+    return model
+
+
+def written(model: Any, spec: TensorSpec, target: Path) -> onnx.ModelProto:
+    """The model as ONNX, with an output called y."""
+    answer = TensorSpec("y", DType.FLOAT32, ("batch", *model.output_shape[1:]))
+    signature = Signature((spec,), (answer,))
+    tensorflow_onnx.write(traced(model, spec), signature, target, StepOptions(name="model"))
+    return onnx.load(target)
+
+
+def traced(model: Any, spec: TensorSpec) -> Any:
+    shape = [dim if isinstance(dim, int) else None for dim in spec.shape or ()]
+    tensor = tf.TensorSpec(shape, spec.dtype.value, name="arg_0")
+    function = tf.function(lambda x: [model(x, training=False)], input_signature=[tensor])
+    with _plain_convolution():
+        function.get_concrete_function()
+    return function
+
+
+def answers(path: Path, name: str, rows: Any) -> Any:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: rows})[0]
+
+
+def test_filters_are_as_good_as_constants(tmp_path: Path) -> None:
+    model = network()
+    target = tmp_path / "m.onnx"
+    made = written(model, TensorSpec("image", DType.FLOAT32, ("batch", 16, 16, 8)), target)
+    ops = Counter(node.op_type for node in made.graph.node)
+    assert not ops.keys() & {"BatchNormalization", "Reshape", "Sqrt"}
+    assert ops["Transpose"] <= 2
+    assert ops["Conv"] == 3
+    rows = np.random.default_rng(1).standard_normal((3, 16, 16, 8)).astype(np.float32)
+    np.testing.assert_allclose(answers(target, "image", rows), model(rows), RTOL, ATOL)
+
+
+def test_nothing_large_passes_through_the_converter() -> None:
+    model = network()
+    made = frozen(
+        traced(model, TensorSpec("image", DType.FLOAT32, ("n", 16, 16, 8))), with_weights=False
+    )
+    constants = [node.attr["value"].tensor for node in made.graph.node if node.op == "Const"]
+    assert max(tf.make_ndarray(tensor).size for tensor in constants) <= 64
+    filters = [array.shape for array in model.get_weights() if array.size >= 1024]
+    assert sorted(read().shape for read in made.weights.values()) == sorted(filters)
+
+
+def test_tables_are_gathered_from_and_shared_weights_are_kept_once(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    table = layers.Embedding(500, 24)
+    x = layers.Dense(24)(table(ids))
+    model = keras.Model(ids, keras.ops.matmul(x, keras.ops.transpose(table.embeddings)))
+    target = tmp_path / "m.onnx"
+    made = written(model, TensorSpec("ids", DType.INT32, ("batch", "length")), target)
+    assert Counter(node.op_type for node in made.graph.node)["Gather"] >= 1
+    rows = np.random.default_rng(1).integers(0, 500, (2, 7)).astype(np.int32)
+    np.testing.assert_allclose(answers(target, "ids", rows), model(rows), RTOL, ATOL)
+
+
+def test_what_loops_read_is_a_constant(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    steps = keras.Input((None, 12), name="steps")
+    model = keras.Model(steps, layers.Dense(64)(layers.LSTM(64)(steps)))
+    target = tmp_path / "m.onnx"
+    made = written(model, TensorSpec("steps", DType.FLOAT32, ("batch", "length", 12)), target)
+    assert Counter(node.op_type for node in made.graph.node)["LSTM"] == 1
+    rows = np.random.default_rng(1).standard_normal((3, 9, 12)).astype(np.float32)
+    np.testing.assert_allclose(answers(target, "steps", rows), model(rows), RTOL, ATOL)
+
+
+# --- binding -------------------------------------------------------------------------------
+
+
+def bound(nodes: list[onnx.NodeProto], weights: dict[str, Any]) -> onnx.ModelProto:
+    """A graph of x and weights, the latter bound."""
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", real, ["n", 4])]
+        + [helper.make_tensor_value_info(name, real, a.shape) for name, a in weights.items()],
+        [helper.make_tensor_value_info("y", real, ["n", None])],
+        [onnx.numpy_helper.from_array(np.float32(3.0), "three")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    recipes = onnx_weights.detach(model, set(weights))
+    onnx_weights.attach(model, recipes, {name: lambda a=a: a for name, a in weights.items()})
+    onnx.checker.check_model(model)
+    return model
+
+
+def test_what_is_computed_from_weights_alone_is_computed() -> None:
+    node = onnx.helper.make_node
+    weights = {"v": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    nodes = [
+        node("Transpose", ["v"], ["t"], perm=[1, 0]),
+        node("Mul", ["t", "three"], ["scaled"]),
+        node("MatMul", ["x", "scaled"], ["y"]),
+    ]
+    model = bound(nodes, weights)
+    assert [item.op_type for item in model.graph.node] == ["MatMul"]
+    assert [value.name for value in model.graph.input] == ["x"]
+    kept = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    np.testing.assert_array_equal(kept["scaled"], weights["v"].T * 3)
+    assert "v" not in kept
+
+
+def test_what_an_input_takes_part_in_stays() -> None:
+    node = onnx.helper.make_node
+    weights = {"v": np.ones((4, 4), np.float32)}
+    nodes = [node("Mul", ["x", "three"], ["z"]), node("MatMul", ["z", "v"], ["y"])]
+    model = bound(nodes, weights)
+    assert [item.op_type for item in model.graph.node] == ["Mul", "MatMul"]
+    assert {item.name for item in model.graph.initializer} >= {"v", "three"}
