@@ -65,6 +65,7 @@ class Value:
         self._cache: dict[Any, Any] = {}
         self._variables: dict[Perm | None, Any] = {}
         self._spec: Any = None
+        self._stored = False
         # Numbers of filters by order of axes; None for one that is no constant of the graph.
         self._filters: dict[Perm, int | None] = {}
 
@@ -170,7 +171,7 @@ class Value:
         assert const is not None
         self._meta()
         array = const if perm is None else const.transpose(np.argsort(perm))
-        if self._weights is None or not self._weights.keeps(array):
+        if self._weights is None or not self._weights.keeps(array, self._stored):
             return tf.constant(array, self.dtype)
         self._variables[perm] = self._weights.variable(array)
         self._forget()
@@ -179,6 +180,17 @@ class Value:
     def transposed(self, order: Sequence[int]) -> Any:
         """``transpose(logical, order)`` as a tensor; for a constant without any op at run time."""
         return self.physical(tuple(int(axis) for axis in np.argsort(order)))
+
+    def stored(self) -> Value:
+        """The same value; as a constant, its tensors are read from variables even if it is small.
+
+        TensorFlow moves constants into the ops around them, and then does not know the groups
+        of ops any more that it has one kernel for.
+        """
+        if not self._stored:
+            self._stored = True
+            self._cache.clear()
+        return self
 
     def filter(self, order: Sequence[int]) -> Any:
         """As `transposed`, for a convolution's filter: it may become a constant of the graph."""
@@ -288,10 +300,15 @@ class Weights:
         self.variables: list[Any] = []
         self.filters = filters
 
-    def keeps(self, array: Array) -> bool:
-        """Whether an array should be a variable: it is large, and a graph is being made."""
-        large = array.nbytes >= self.SMALLEST and array.dtype.kind not in "OUS"
-        return large and not tf.executing_eagerly()
+    def keeps(self, array: Array, small: bool = False) -> bool:
+        """Whether an array should be a variable: it is large, and a graph is being made.
+
+        Args:
+            array: anything but text can be one.
+            small: whether small ones should be, too.
+        """
+        large = small or array.nbytes >= self.SMALLEST
+        return large and array.dtype.kind not in "OUS" and not tf.executing_eagerly()
 
     def variable(self, array: Array) -> Any:
         """A variable that holds an array."""

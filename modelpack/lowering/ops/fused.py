@@ -5,6 +5,7 @@ Source: docs/ContribOperators.md of ONNX Runtime.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +13,7 @@ import tensorflow as tf
 from modelpack.lowering.context import Context
 from modelpack.lowering.layout import matrices_transposed
 from modelpack.lowering.ops.matmul import gemm_11, matmul, scaled
+from modelpack.lowering.ops.normalization import layer_normalization
 from modelpack.lowering.registry import MICROSOFT, lowers
 from modelpack.lowering.value import Value
 
@@ -64,6 +66,7 @@ def fused_gemm(
 
 @lowers("SkipLayerNormalization", 1, domain=MICROSOFT)
 def skip_layer_normalization(
+    ctx: Context,
     x: Value,
     skip: Value,
     gamma: Value,
@@ -74,8 +77,5 @@ def skip_layer_normalization(
 ) -> tuple[Any, ...]:
     total = x.tensor + skip.tensor
     total = total if bias is None else total + bias.tensor
-    mean = tf.reduce_mean(total, -1, keepdims=True)
-    variance = tf.reduce_mean(tf.math.squared_difference(total, mean), -1, keepdims=True)
-    inverse = tf.math.rsqrt(variance + epsilon)
-    result = (total - mean) * inverse * gamma.tensor
-    return result if beta is None else result + beta.tensor, mean, inverse, total
+    inner = replace(ctx, outputs=ctx.outputs[:3])
+    return *layer_normalization(inner, Value(total), gamma, beta, epsilon=epsilon), total

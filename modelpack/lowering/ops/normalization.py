@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from onnx.helper import tensor_dtype_to_np_dtype
 
-from modelpack.lowering import sizes
-from modelpack.lowering.context import Context
+from modelpack.lowering import layer_norm, sizes
+from modelpack.lowering.context import Context, Target
 from modelpack.lowering.layout import (
     channel_last,
     elementwise,
@@ -248,6 +248,7 @@ def _group_standardized(x: Value, groups: int, epsilon: float) -> Value:
 
 @lowers("LayerNormalization", 17)
 def layer_normalization(
+    ctx: Context,
     x: Value,
     scale: Value,
     b: Value | None = None,
@@ -255,13 +256,21 @@ def layer_normalization(
     axis: int = -1,
     epsilon: float = 1e-5,
     stash_type: int = 1,
-) -> tuple[Value, Value, Value]:
+) -> tuple[Value, Value | None, Value | None]:
+    if b is not None and layer_norm.fuses(ctx, x, scale, b, axis, epsilon):
+        return layer_norm.fused(x, scale, b, epsilon), None, None
     wide = _wide(x)
     mean, variance = _moments(wide, range(axis % x.rank, x.rank))
     inverse = _inverse_deviation(variance, epsilon=epsilon)
-    result = _cast(_centred_and_scaled(wide, mean, inverse), dtype=x.dtype)
+    if ctx.target is Target.SAVEDMODEL and x.dtype is wide.dtype:
+        # The product of the small ones first: the other order is the form `layer_norm` is about.
+        result = _centred_and_scaled(wide, mean, _product(inverse, scale))
+        result = result if b is None else _sum(result, b)
+    else:
+        result = _cast(_centred_and_scaled(wide, mean, inverse), dtype=x.dtype)
+        result = _affine(result, scale, b)
     stash = tf.as_dtype(tensor_dtype_to_np_dtype(stash_type))
-    return _affine(result, scale, b), _cast(mean, dtype=stash), _cast(inverse, dtype=stash)
+    return result, _cast(mean, dtype=stash), _cast(inverse, dtype=stash)
 
 
 @lowers("RMSNormalization", 23)
