@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from modelpack.lowering import dtypes, sizes
-from modelpack.lowering.context import Context
+from modelpack.lowering.context import Context, Target
 from modelpack.lowering.layout import aligned
 from modelpack.lowering.moving import moved
 from modelpack.lowering.registry import lowers
@@ -121,6 +121,9 @@ def _slice(
     axes: Sequence[int],
     steps: Sequence[Size] = (),
 ) -> Value:
+    if ctx.target is Target.SAVEDMODEL and list(axes) == [0] and x.perm is not None:
+        # Of the first axis held, a slice is no copy: one transpose, and none for each part.
+        x = Value(x.tensor)
     dims = x.dims()
     index = {}
     for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
