@@ -191,14 +191,14 @@ def test_a_model_without_inputs_keeps_its_constants() -> None:
 
 def test_parts_of_a_transposed_tensor_share_its_transpose() -> None:
     model = parsed(
-        """own (float[n, 5, 3, 2, 4] x) => (float[n, 2, 5, 4] y) {
+        """own (float[n, 5, 3, 2, 4] x) => (float[n, 2, 5, 4] q,
+                float[n, 2, 5, 4] k, float[n, 2, 5, 4] v) {
             zero = Constant <value_ints = [0]> () one = Constant <value_ints = [1]> ()
             two = Constant <value_ints = [2]> () three = Constant <value_ints = [3]> ()
             t = Transpose <perm = [2, 0, 3, 1, 4]> (x)
             a = Slice (t, zero, one, zero) q = Squeeze (a, zero)
             b = Slice (t, one, two, zero) k = Squeeze (b, zero)
             c = Slice (t, two, three, zero) v = Squeeze (c, zero)
-            s = Mul (q, k) y = Add (s, v)
         }"""
     )
     _, function = lowered(model, tf.TensorSpec([None, 5, 3, 2, 4], tf.float32))
