@@ -17,6 +17,7 @@ import numpy as np
 
 from modelpack import reference
 from modelpack.adapters import keras_scan, keras_wide, savedmodel_writing
+from modelpack.adapters.keras_tracing import plain_convolution
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import (
@@ -153,7 +154,7 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     module = tf.Module()
     try:
         # Were the function an attribute of the module, saving would trace it once more,
-        # beyond the reach of _plain_convolution, and write it twice.
+        # beyond the reach of plain_convolution, and write it twice.
         concrete = _function(loaded, signature)
     except ModelpackError:
         raise
@@ -587,7 +588,7 @@ def answer(loaded: _Loaded, signature: Signature, feed: Case) -> Case:
     flat = [
         tf.constant(feed[spec.name], tf.as_dtype(spec.dtype.value)) for spec in signature.inputs
     ]
-    with _plain_convolution():
+    with plain_convolution():
         value = loaded.model(_packed(loaded.structure, flat), training=False)
     leaves = _flat_outputs(value)
     return {
@@ -610,7 +611,7 @@ def _output_leaves(
         found[:] = _flat_outputs(value)
         return [leaf for _, leaf in found]
 
-    with _plain_convolution():
+    with plain_convolution():
         tf.function(call, input_signature=_tensor_specs(tf, inputs)).get_concrete_function()
     return found
 
@@ -625,7 +626,7 @@ def _function(loaded: _Loaded, signature: Signature) -> Any:
         return {spec.name: leaf for spec, leaf in zip(signature.outputs, leaves, strict=True)}
 
     function = tf.function(serve, input_signature=_tensor_specs(tf, signature.inputs))
-    with _plain_convolution():
+    with plain_convolution():
         return function.get_concrete_function()
 
 
@@ -640,34 +641,3 @@ def _tensor_specs(tf: Any, inputs: tuple[TensorSpec, ...]) -> list[Any]:
         )
         for spec in inputs
     ]
-
-
-@contextlib.contextmanager
-def _plain_convolution() -> Iterator[None]:
-    """Keep Keras from compiling grouped convolutions with XLA, which no converter takes.
-
-    Keras does it for their gradients on CPU. The forward pass needs no compiler.
-    """
-    from keras.src.backend.tensorflow import nn
-
-    original = nn.tf
-    nn.tf = _WithoutCompiler(original)
-    try:
-        yield
-    finally:
-        nn.tf = original
-
-
-class _WithoutCompiler:
-    """The ``tensorflow`` module, except that ``tf.function`` ignores ``jit_compile``."""
-
-    def __init__(self, tensorflow: Any) -> None:
-        self._tensorflow = tensorflow
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tensorflow, name)
-
-    def function(self, *args: Any, **options: Any) -> Any:
-        """Call ``tf.function`` without ``jit_compile``."""
-        options.pop("jit_compile", None)
-        return self._tensorflow.function(*args, **options)

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from modelpack.adapters import onnx_weights, tensorflow_onnx
-from modelpack.adapters.keras import _plain_convolution
+from modelpack.adapters.keras_tracing import plain_convolution
 from modelpack.adapters.tensorflow_freezing import frozen
 from modelpack.signature import DType, Signature, TensorSpec
 from modelpack.steps import StepOptions
@@ -56,7 +56,7 @@ def traced(model: Any, spec: TensorSpec) -> Any:
     shape = [dim if isinstance(dim, int) else None for dim in spec.shape or ()]
     tensor = tf.TensorSpec(shape, spec.dtype.value, name="arg_0")
     function = tf.function(lambda x: [model(x, training=False)], input_signature=[tensor])
-    with _plain_convolution():
+    with plain_convolution():
         function.get_concrete_function()
     return function
 

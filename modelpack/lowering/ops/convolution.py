@@ -80,7 +80,10 @@ def _convolved_2d(
 ) -> Any:
     if ctx.target is Target.SAVEDMODEL and group == 1 and _is_of_points(tensor, w, window):
         return _connected(tensor, w, b)
-    return with_bias(_slid_over(ctx, tensor, w, window, group), b)
+    result = _slid_over(ctx, tensor, w, window, group)
+    # TensorFlow fuses BiasAdd with the convolution, into a kernel that without oneDNN fails on
+    # groups.
+    return result + b.tensor if b is not None and group > 1 else with_bias(result, b)
 
 
 def _is_of_points(tensor: Any, w: Value, window: Window) -> bool:
