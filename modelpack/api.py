@@ -7,8 +7,9 @@ path as for a file. Nothing is printed; progress goes to the logger ``modelpack`
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from modelpack.worker import Limits
 
 AnyPath = str | os.PathLike[str]
 Specs = Iterable[str | TensorSpec]
+FactoryArgs = Mapping[str, Any] | Sequence[Any]
 
 
 def convert(
@@ -39,6 +41,7 @@ def convert(
     inputs: Specs = (),
     outputs: Iterable[str] = (),
     weights: AnyPath | None = None,
+    factory_args: FactoryArgs = (),
     trust: bool = False,
     data: AnyPath | None = None,
     name: str = "",
@@ -61,6 +64,8 @@ def convert(
         to: formats: onnx, tflite, savedmodel.
         inputs: specs as ``'name:dtype[dim,...]'`` or `TensorSpec`.
         outputs: names of the outputs, in order.
+        factory_args: what a Python reference is called with: keywords by name, or a sequence
+            of positions; plain values, as JSON has them.
 
     The other keywords are those of `modelpack.verbs.convert.ConvertOptions`.
 
@@ -72,6 +77,7 @@ def convert(
         inputs=_specs(inputs),
         outputs=tuple(outputs),
         weights=_path(weights),
+        factory_args=_json(factory_args),
         trust=trust,
         data=_path(data),
         name=name,
@@ -139,6 +145,7 @@ def validate(
     *,
     reference: AnyPath = "",
     weights: AnyPath | None = None,
+    factory_args: FactoryArgs = (),
     runtime: str = "",
     reference_runtime: str = "",
     trust: bool = False,
@@ -163,6 +170,7 @@ def validate(
     options = _validate.ValidateOptions(
         reference=os.fspath(reference),
         weights=_path(weights),
+        factory_args=_json(factory_args),
         runtime=runtime,
         reference_runtime=reference_runtime,
         trust=trust,
@@ -212,6 +220,7 @@ def inspect(
     model: AnyPath,
     *,
     weights: AnyPath | None = None,
+    factory_args: FactoryArgs = (),
     trust: bool = False,
     inputs: Specs = (),
     limits: Limits | None = None,
@@ -221,12 +230,38 @@ def inspect(
     Raises:
         InputError: it cannot be read or is no model.
     """
-    request = Request(os.fspath(model), _path(weights), trust, _specs(inputs))
+    request = Request(
+        os.fspath(model),
+        _path(weights),
+        trust,
+        _specs(inputs),
+        factory_args=_json(factory_args),
+    )
     return _inspect(request, limits)
 
 
 def _path(value: AnyPath | None) -> Path | None:
     return None if value is None else Path(value)
+
+
+def _json(arguments: FactoryArgs) -> str:
+    """The arguments of a factory as the command line takes them.
+
+    Raises:
+        InputError: JSON has no such values.
+    """
+    if not arguments:
+        return ""
+    if isinstance(arguments, str):
+        return arguments
+    plain = dict(arguments) if isinstance(arguments, Mapping) else list(arguments)
+    try:
+        return json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the arguments of the factory are no plain values: {error}",
+            hint="give numbers, text, lists and dicts, or a function that makes the rest",
+        ) from None
 
 
 def _specs(values: Specs) -> tuple[TensorSpec, ...]:

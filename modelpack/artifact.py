@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ class Encoding(StrEnum):
     TORCH_EXPORT = "pt2"
     TORCH_SAVE = "torch-save"
     TORCHSCRIPT = "torchscript"
+    TRANSFORMERS = "transformers"
+    """A directory as `save_pretrained` of transformers writes it."""
     SKOPS = "skops"
     PICKLE = "pickle"
     PYTHON = "python"
@@ -59,6 +62,8 @@ class ModelRef:
         channel_last: names of inputs and outputs that the file has channel-last, where the
             signature has channels second.
         runtime: what runs it, by a name of its format; empty for the format's usual one.
+        factory_args: what a Python reference is called with, as JSON: an object for keywords,
+            an array for positions; empty for nothing.
     """
 
     format: str
@@ -71,6 +76,19 @@ class ModelRef:
     signature: Signature | None = None
     channel_last: tuple[str, ...] = ()
     runtime: str = ""
+    factory_args: str = ""
+
+    @property
+    def loading(self) -> ModelRef:
+        """The part of the reference that decides on what is loaded."""
+        return ModelRef(
+            self.format,
+            self.encoding,
+            self.location,
+            weights=self.weights,
+            trusted=self.trusted,
+            factory_args=self.factory_args,
+        )
 
     @property
     def exchanged(self) -> ModelRef:
@@ -239,6 +257,7 @@ FORMAT_OF_ENCODING = {
     Encoding.TORCH_EXPORT: "torch",
     Encoding.TORCH_SAVE: "torch",
     Encoding.TORCHSCRIPT: "torch",
+    Encoding.TRANSFORMERS: "torch",
     Encoding.SKOPS: "sklearn",
     Encoding.PICKLE: "sklearn",
     Encoding.PYTHON: "",
@@ -251,6 +270,18 @@ FORMAT_OF_ENCODING = {
 # Leading bytes of the compressions joblib writes (zlib, gzip, bzip2, xz, lzma, lz4).
 _COMPRESSED = (b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18")
 _PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib"}
+
+LEGACY_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of `torch.save` begin that are no zip, as before PyTorch 1.6: a magic number."""
+
+# Files that are met under the suffix of a model, and what to do with them.
+_OTHER_FILES = (
+    (0, b"\x93NUMPY", "an array of NumPy", "give it with --data"),
+    (4, b"PTMF", "a model of PyTorch Mobile", "convert the model that it was made from"),
+    (4, b"ET12", "a program of ExecuTorch", "convert the model that it was made from"),
+    (0, b"GGUF", "a model of llama.cpp (GGUF)", "convert the model that it was made from"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, not the file", "run git lfs pull"),
+)
 
 
 def detect(path: Path) -> Encoding:
@@ -272,14 +303,39 @@ def detect(path: Path) -> Encoding:
     if size == 0:
         raise InputError(f"'{path}' is empty")
     found = _detect_bytes(path, head, size)
+    for place, mark, what, advice in _OTHER_FILES if found is None else ():
+        if head[place:].startswith(mark):
+            raise InputError(f"'{path}' is {what}", hint=advice)
     if found is None:
         raise InputError(
             f"'{path}' is not a model modelpack knows: its content fits no supported format"
             + (f", although it is called '{path.suffix}'" if path.suffix else ""),
-            hint="supported: .keras .h5 .pt2 .skops .joblib .pkl .onnx .tflite, a SavedModel or "
-            "modelpack directory, a modelpack archive, or a Python reference module:attribute",
+            hint="supported: .keras .h5 .pt2 .pt .skops .joblib .pkl .onnx .tflite, a SavedModel, "
+            "modelpack or transformers directory, a modelpack archive, or a Python reference "
+            "module:attribute",
         )
     return found
+
+
+_TORCH_FILES = {Encoding.TORCH_SAVE, Encoding.TORCHSCRIPT, Encoding.TORCH_EXPORT}
+_USUAL = {
+    ".onnx": {Encoding.ONNX},
+    ".tflite": {Encoding.TFLITE},
+    ".keras": {Encoding.KERAS_ZIP},
+    ".h5": {Encoding.HDF5},
+    ".pt2": {Encoding.TORCH_EXPORT},
+    ".pt": _TORCH_FILES,
+    ".pth": _TORCH_FILES,
+    ".ckpt": _TORCH_FILES,
+    ".skops": {Encoding.SKOPS},
+    ".safetensors": {Encoding.SAFETENSORS},
+}
+
+
+def contradicts(path: Path, encoding: Encoding) -> bool:
+    """Whether a file is called as if it were of another encoding than its content is."""
+    usual = _USUAL.get(path.suffix.lower())
+    return usual is not None and path.is_file() and encoding not in usual
 
 
 def _detect_directory(path: Path) -> Encoding:
@@ -287,9 +343,41 @@ def _detect_directory(path: Path) -> Encoding:
         return Encoding.MODELPACK
     if (path / "saved_model.pb").is_file():
         return Encoding.SAVEDMODEL
+    if (path / "config.json").is_file():
+        return _detect_configured(path)
+    if (path / "model_index.json").is_file():
+        raise InputError(
+            f"'{path}' is a pipeline of diffusers, which is several models",
+            hint="convert one of them: give its own module as a Python reference",
+        )
     raise InputError(
         f"'{path}' is a directory, but neither a SavedModel (no saved_model.pb) "
-        f"nor a modelpack directory (no {MANIFEST_NAME})"
+        f"nor a modelpack directory (no {MANIFEST_NAME}) "
+        "nor one of transformers (no config.json)"
+    )
+
+
+def _detect_configured(path: Path) -> Encoding:
+    """Tell the libraries apart that keep a model beside a ``config.json``."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path / 'config.json'}' cannot be read: {error}") from None
+    known = config if isinstance(config, dict) else {}
+    if "model_type" in known or "architectures" in known:
+        return Encoding.TRANSFORMERS
+    if isinstance(known.get("architecture"), str):
+        arguments = {"model_name": known["architecture"]}
+        if "num_classes" in known:
+            arguments["num_classes"] = known["num_classes"]
+        raise InputError(
+            f"'{path}' is a model of timm, which keeps its weights and the name of its code",
+            hint=f"convert timm:create_model --factory-args '{json.dumps(arguments)}' "
+            f"--weights {path / 'model.safetensors'}, with an --input",
+        )
+    raise InputError(
+        f"'{path}' has a config.json, but it is not of transformers: "
+        "it has neither 'architectures' nor 'model_type'"
     )
 
 
@@ -302,6 +390,8 @@ def _detect_bytes(path: Path, head: bytes, size: int) -> Encoding | None:
         return Encoding.TFLITE
     if head[257:262] == b"ustar":
         return Encoding.ARCHIVE
+    if head.startswith(LEGACY_SAVE):
+        return Encoding.TORCH_SAVE
     if _looks_like_onnx(head):
         return Encoding.ONNX
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
@@ -332,7 +422,22 @@ def _detect_zip(path: Path) -> Encoding:
         return Encoding.TORCHSCRIPT
     if "data.pkl" in leaves:
         return Encoding.TORCH_SAVE
-    raise InputError(f"'{path}' is a zip file, but none of .keras, .pt2, .pt or .skops")
+    raise InputError(
+        f"'{path}' is a zip file, but none of .keras, .pt2, .pt or .skops: "
+        f"it holds {_zip_contents(names)}"
+    )
+
+
+def _zip_contents(names: set[str]) -> str:
+    if names and all(name.endswith(".npy") for name in names):
+        return "arrays of NumPy (.npz), which is data"
+    if "MAR-INF/MANIFEST.json" in names:
+        return "an archive of TorchServe; the model is a file in it"
+    if any(name.endswith("saved_model.pb") for name in names):
+        return "a SavedModel; unpack it and give the directory"
+    first = sorted(names)[:3]
+    more = f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
+    return f"{', '.join(first) or 'nothing'}{more}"
 
 
 def _looks_like_onnx(head: bytes) -> bool:

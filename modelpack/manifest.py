@@ -36,6 +36,7 @@ class Source:
         digest: of the file, or of the directory (see `Artifact.digest`); for a Python
             reference, of its file's digest and that of its weights.
         weights: name and digest of the weights file given beside a reference; or empty.
+        factory_args: what the Python reference was called with: keywords or positions.
         versions: library versions that loaded it, by distribution name.
     """
 
@@ -43,6 +44,7 @@ class Source:
     file: str
     digest: str = ""
     weights: dict[str, str] = dataclasses.field(default_factory=dict)
+    factory_args: dict[str, Any] | list[Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 

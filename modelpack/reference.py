@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -40,8 +43,47 @@ def split(text: str) -> tuple[str, str] | None:
     return None
 
 
+def canonical_arguments(text: str) -> str:
+    """Check what a factory is to be called with, and write it in one way for each value.
+
+    Args:
+        text: JSON, an object for keywords or an array for positions; empty for nothing.
+
+    Raises:
+        InputError: it is no such JSON.
+    """
+    if not text.strip():
+        return ""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"the arguments of the factory are no JSON: {error}",
+            hint="write for example --factory-args '{\"classes\": 10}' or '[10]'",
+        ) from None
+    if not isinstance(value, dict | list):
+        raise InputError(
+            f"the arguments of the factory are {text.strip()}",
+            hint="give an object of keywords, '{\"classes\": 10}', or an array, '[10]'",
+        )
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def load(ref: ModelRef) -> Any:
     """Import the reference and return the model it names, calling it when it is a factory.
+
+    A factory is called with the arguments of the reference, if there are any.
 
     The random generators of Python, NumPy and the frameworks already imported are seeded
     first, so that a factory with random weights gives the same model in every process.
@@ -60,18 +102,47 @@ def load(ref: ModelRef) -> Any:
     except AttributeError:
         raise InputError(f"'{module_name}' has no attribute '{attribute}'") from None
     if framework_of(value) or not callable(value):
+        if ref.factory_args:
+            raise InputError(
+                f"'{ref.location}' is a {type(value).__name__}, which is not called",
+                hint="leave the arguments of the factory out",
+            )
         return value
+    args, kwargs = _arguments(ref, value)
     _seed()
     try:
-        model = value()
+        model = value(*args, **kwargs)
     except (ModelpackError, MemoryError):
         raise
     except Exception as error:
         raise InputError(
             f"calling '{ref.location}' failed: {type(error).__name__}: {error}",
-            hint="a factory takes no required arguments and returns a model",
+            hint="a factory returns a model; its arguments are given with --factory-args",
         ) from error
     return model
+
+
+def _arguments(ref: ModelRef, factory: Callable[..., Any]) -> tuple[list[Any], dict[str, Any]]:
+    """What to call a factory with.
+
+    Raises:
+        InputError: it does not take that.
+    """
+    given = json.loads(ref.factory_args or "{}")
+    args, kwargs = (given, {}) if isinstance(given, list) else ([], given)
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # of a class written in C
+        return args, kwargs
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"'{ref.location}' takes {signature}, but {error}",
+            hint="give its arguments with --factory-args, as JSON: "
+            "an object for keywords, an array for positions",
+        ) from None
+    return args, kwargs
 
 
 def resolve(ref: ModelRef) -> str:

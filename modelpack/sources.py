@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from modelpack.artifact import (
     Encoding,
     ModelRef,
     Step,
+    contradicts,
     detect,
     encoding_of,
     measure,
@@ -61,6 +63,7 @@ class Request:
         inputs: input specs.
         outputs: output names, in order.
         runtime: what is to run it, by a name of its format; empty for the usual one.
+        factory_args: what a Python reference is called with, as JSON; empty for nothing.
     """
 
     model: str
@@ -69,6 +72,7 @@ class Request:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[str, ...] = ()
     runtime: str = ""
+    factory_args: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,17 @@ def locate(request: Request) -> ModelRef:
         if path.name == MANIFEST_NAME and path.is_file():
             path = path.parent
         location, encoding = str(path), detect(path)
+        if contradicts(path, encoding):
+            log.warning("%s is called %s, but is %s", path.name, path.suffix, encoding.value)
     if weights is not None and encoding is not Encoding.PYTHON:
         raise InputError(
             "--weights belongs to a Python reference, not to a model file",
+            hint="give the model as module:attribute or file.py:attribute",
+        )
+    factory_args = reference.canonical_arguments(request.factory_args)
+    if factory_args and encoding is not Encoding.PYTHON:
+        raise InputError(
+            "--factory-args belongs to a Python reference, not to a model file",
             hint="give the model as module:attribute or file.py:attribute",
         )
     if encoding is Encoding.SAFETENSORS:
@@ -127,6 +139,7 @@ def locate(request: Request) -> ModelRef:
         inputs=request.inputs,
         outputs=request.outputs,
         runtime=request.runtime,
+        factory_args=factory_args,
     )
 
 
@@ -358,7 +371,7 @@ def provenance(opened: Opened) -> Source:
         module = ref.location.rpartition(":")[0]
         # Code alone does not say which weights it loads: the same code may load others later.
         code = measure(Path(module))[0] if module.endswith(".py") else ""
-        identity = f"{code}\n{opened.description.fingerprint}\n"
+        identity = f"{code}\n{opened.description.fingerprint}\n{ref.factory_args}"
         digest = "sha256:" + hashlib.sha256(identity.encode()).hexdigest()
     else:
         digest = measure(ref.path, opened.description.sidecars)[0]
@@ -371,6 +384,7 @@ def provenance(opened: Opened) -> Source:
         file=file,
         digest=digest,
         weights=weights,
+        factory_args=json.loads(ref.factory_args or "{}"),
         versions=opened.description.versions | versions("numpy"),
     )
 

@@ -22,7 +22,7 @@ from modelpack.worker import WorkerPool
 log = logging.getLogger(__name__)
 
 # Sources that do not say what their inputs are; a reference beside them does.
-_WITHOUT_SIGNATURE = {Encoding.PYTHON, Encoding.TORCH_SAVE}
+_WITHOUT_SIGNATURE = {Encoding.PYTHON, Encoding.TORCH_SAVE, Encoding.TORCHSCRIPT}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,20 @@ class PickleGlobals:
     problem: str = ""
 
 
+def pickle_sequence_globals(content: bytes, count: int) -> PickleGlobals:
+    """List the globals of the first ``count`` pickles of several that follow each other."""
+    names: dict[str, None] = {}
+    start = 0
+    for _ in range(count):
+        found = pickle_globals(content[start:])
+        names |= dict.fromkeys(found.names)
+        if found.problem:
+            return PickleGlobals(tuple(names), found.problem)
+        *_, (_, _, end) = pickletools.genops(content[start:])
+        start += int(end or 0) + 1
+    return PickleGlobals(tuple(names))
+
+
 def pickle_globals(content: bytes) -> PickleGlobals:
     """List the globals of the first pickle in ``content``, which may be damaged or hostile.
 

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modelpack import onnx_graph
 from modelpack.adapters import torch_loading
-from modelpack.adapters.torch_loading import load, scan
+from modelpack.adapters.torch_failures import cause, refusal
+from modelpack.adapters.torch_loading import load
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
+from modelpack.adapters.torch_scan import scan
+from modelpack.adapters.torch_script import ScriptGraph, is_recurrent_script
 from modelpack.adapters.torch_signature import (
     FlatModel,
     FlatProgram,
@@ -37,6 +41,7 @@ from modelpack.adapters.torch_signature import (
     to_array,
     to_tensor,
 )
+from modelpack.adapters.torch_transformers import default_inputs, length_limit
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError
@@ -82,7 +87,7 @@ def describe(ref: ModelRef) -> Description:
     return Description(
         signature,
         framework="torch",
-        versions=versions("torch"),
+        versions=_libraries(ref),
         ops=_ops(model),
         parameters=sum(tensor.numel() for tensor in tensors),
         precision=_precision(tensors),
@@ -98,7 +103,8 @@ def _bounds(
 ) -> dict[str, tuple[int, int]]:
     """The limits of dynamic dims, under the names in force."""
     if not isinstance(model, ExportedProgram):
-        return {}
+        limit = length_limit(model) if hasattr(model, "get_input_embeddings") else None
+        return dict.fromkeys(_lengths(signature), (1, limit)) if limit else {}
     limits = program_bounds(model)
     return {
         new: limits[old]
@@ -106,6 +112,17 @@ def _bounds(
         for old, new in zip(before.shape or (), after.shape or (), strict=True)
         if isinstance(old, str) and isinstance(new, str) and old in limits
     }
+
+
+def _lengths(signature: Signature) -> list[str]:
+    """The dims that count tokens, of a model of transformers."""
+    second = [(spec.shape or ())[1:2] for spec in signature.inputs if spec.name.endswith("_ids")]
+    return [axis[0] for axis in second if axis and isinstance(axis[0], str)]
+
+
+def _libraries(ref: ModelRef) -> dict[str, str]:
+    more = ("transformers",) if ref.encoding is Encoding.TRANSFORMERS else ()
+    return versions("torch", *more)
 
 
 def _fingerprint(model: torch_loading.Model) -> str:
@@ -119,9 +136,7 @@ def _fingerprint(model: torch_loading.Model) -> str:
 
 def _key(ref: ModelRef) -> ModelRef:
     """The part of a reference that decides on the native signature."""
-    return ModelRef(
-        ref.format, ref.encoding, ref.location, ref.weights, ref.trusted, inputs=ref.inputs
-    )
+    return replace(ref.loading, inputs=ref.inputs)
 
 
 @lru_cache
@@ -129,6 +144,8 @@ def _native(ref: ModelRef) -> tuple[Signature, dict[str, Range]]:
     model = load(ref)
     if isinstance(model, ExportedProgram):
         return program_signature(model)
+    if ref.encoding is Encoding.TRANSFORMERS and not ref.inputs:
+        ref = replace(ref, inputs=default_inputs(model, ref.path))
     return module_signature(model, ref)
 
 
@@ -136,7 +153,8 @@ def _ops(model: torch_loading.Model) -> dict[str, int]:
     if isinstance(model, ExportedProgram):
         names = [str(node.target) for node in model.graph.nodes if node.op == "call_function"]
     else:
-        names = [type(layer).__name__ for layer in model.modules() if not any(layer.children())]
+        leaves = [layer for layer in model.modules() if not any(layer.children())]
+        names = [getattr(layer, "original_name", type(layer).__name__) for layer in leaves]
     return dict(sorted(Counter(names).items()))
 
 
@@ -267,18 +285,16 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     with _quiet():
         try:
             program = _export(source, signature, options)
-        except ConversionError:
-            raise
         except Exception as error:
-            if "Cannot view a tensor" not in _cause(error):
-                raise _refusal(source, error) from error
+            if "Cannot view a tensor" not in cause(error):
+                raise refusal(source.display, error) from error
             # Fused attention views a transposed tensor, which its decomposition cannot.
             settings["attention"] = "math"
             try:
                 with sdpa_kernel(SDPBackend.MATH):
                     program = _export(source, signature, options)
             except Exception as again:
-                raise _refusal(source, again) from again
+                raise refusal(source.display, again) from again
         _demand_dynamic(program.exported_program, signature)
         notes += _limit_notes(source, program.exported_program, signature)
         _save(program, Path(target), _weights(load(source)))
@@ -313,15 +329,20 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
     sizes = {name: 2 + index for index, name in enumerate(dims)}
     ranges = _native(_key(source))[1]
     tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
-    flat = FlatModel(model, names["input_names"]).eval()
+    flat = FlatModel(exportable(model), names["input_names"]).eval()
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),)
-    if is_recurrent(model):
+    if is_recurrent(model) or is_recurrent_script(model):
         onnx_program = export_recurrent(
             flat, tensors, shapes, lambda program: torch.onnx.export(program, **names)
         )
         if onnx_program is not None:
             return onnx_program
     return torch.onnx.export(flat, tensors, dynamic_shapes=shapes, **names)
+
+
+def exportable(model: torch.nn.Module) -> torch.nn.Module:
+    """The module as `torch.export` takes it, which refuses script modules."""
+    return ScriptGraph(model) if isinstance(model, torch.jit.ScriptModule) else model
 
 
 def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: Path) -> None:
@@ -343,9 +364,7 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
         try:
             program = torch.export.export(flat, tensors, dynamic_shapes=shapes)
         except Exception as error:
-            raise ConversionError(
-                f"PyTorch cannot export the {type(model).__name__}: {_cause(error)}"
-            ) from error
+            raise refusal(type(model).__name__, error) from error
     torch.export.save(program, path)
 
 
@@ -464,25 +483,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.getLogger("torch.onnx").setLevel(level)
-
-
-def _refusal(source: ModelRef, error: BaseException) -> ConversionError:
-    cause = _cause(error)
-    hint = ""
-    if "data-dependent" in cause or "GuardOnDataDependent" in cause:
-        hint = "the model branches on values: write the branch with torch.cond or torch.where"
-    elif "onstraint" in cause or "specialized" in cause:
-        hint = "a dimension that was named is fixed inside of the model: give it a number"
-    return ConversionError(f"PyTorch cannot export '{source.display}': {cause}", hint=hint)
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of the innermost error, without colours and advice on debugging."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:500] if lines else 'no message'}"
 
 
 def _save(program: Any, target: Path, weights: list[torch.Tensor]) -> None:

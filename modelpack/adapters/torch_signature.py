@@ -8,7 +8,6 @@ that never changes is static, and any other is unknown.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 from torch.utils import _pytree as pytree
 
+from modelpack.adapters.torch_failures import place_of
+from modelpack.adapters.torch_script import ScriptGraph, forward_signature, has_embeddings
 from modelpack.artifact import ModelRef
 from modelpack.errors import InputError
 from modelpack.samples import Array, dtype_of, numpy_dtype
@@ -107,15 +108,17 @@ class FlatModel(torch.nn.Module):  # type: ignore[misc]  # torch is not type-che
         self.model = model
         self._keywords = names if binds_by_name(model, names) else ()
 
+    def named(self, *tensors: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+        """Call the model and name its outputs."""
+        if self._keywords:
+            return named_outputs(self.model(**dict(zip(self._keywords, tensors, strict=True))))
+        return named_outputs(self.model(*tensors))
+
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Call the model. A tensor returned twice, or unchanged, is copied."""
-        if self._keywords:
-            result = self.model(**dict(zip(self._keywords, tensors, strict=True)))
-        else:
-            result = self.model(*tensors)
         seen = [*tensors]
         outputs: list[torch.Tensor] = []
-        for _, tensor in named_outputs(result):
+        for _, tensor in self.named(*tensors):
             again = any(tensor is other for other in seen)
             outputs.append(tensor.clone() if again else tensor)
             seen.append(tensor)
@@ -154,7 +157,7 @@ def binds_by_name(model: torch.nn.Module, names: Sequence[str]) -> bool:
         InputError: some names are parameters of ``forward`` in other places than given, or
             ``forward`` does not take this many inputs.
     """
-    signature = inspect.signature(model.forward)
+    signature = forward_signature(model)
     parameters = [
         parameter.name
         for parameter in signature.parameters.values()
@@ -240,24 +243,25 @@ def module_signature(model: torch.nn.Module, ref: ModelRef) -> tuple[Signature, 
         sizes = [dict(zip(dims, run, strict=False)) for run in family]
         try:
             ranges = module_ranges(model, flat, ref.inputs, sizes[0])
-            runs = [_outputs(flat, model, ref.inputs, run, ranges) for run in sizes]
+            runs = [_outputs(flat, ref.inputs, run, ranges) for run in sizes]
         except InputError:
             raise
         except Exception as error:  # whatever user code raises at a size it cannot take
             failure = failure or error
             continue
         return Signature(ref.inputs, tuple(_output_specs(runs, sizes))), ranges
+    place = place_of(failure) if failure is not None else ""
     raise InputError(
         f"'{ref.display}' does not run with the described inputs "
-        f"({', '.join(map(str, ref.inputs))}): {failure}",
+        f"({', '.join(map(str, ref.inputs))}){place}: {failure}",
         hint="check dtypes, order and dimensions; forward takes "
-        + ", ".join(inspect.signature(model.forward).parameters),
+        + ", ".join(forward_signature(model).parameters),
     ) from failure
 
 
 def _demand_inputs(model: torch.nn.Module, ref: ModelRef) -> None:
     if not ref.inputs:
-        takes = ", ".join(inspect.signature(model.forward).parameters)
+        takes = ", ".join(forward_signature(model).parameters)
         raise InputError(
             f"'{ref.display}' does not say its inputs: forward takes ({takes})", hint=_INPUT_HINT
         )
@@ -296,56 +300,75 @@ def module_ranges(
     sizes: Mapping[str, int],
 ) -> dict[str, Range]:
     """Bound integer inputs by the embeddings that they index, or by the smallest of all."""
-    tables = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, torch.nn.Embedding | torch.nn.EmbeddingBag)
-    ]
+    tensors = example_inputs(specs, sizes, {}, seed=0)
+    with torch.no_grad():
+        if isinstance(model, torch.jit.ScriptModule):
+            tables = _tables_of_script(model, specs, tensors)
+        else:
+            tables = _tables(model, flat, tensors)
     if not tables:
         return {}
-    tensors = example_inputs(specs, sizes, {}, seed=0)
-    limits: dict[str, int] = {}
-
-    def note(layer: Any, args: tuple[Any, ...]) -> None:
-        for spec, tensor in zip(specs, tensors, strict=True):
-            if args and isinstance(args[0], torch.Tensor) and args[0] is tensor:
-                limits[spec.name] = min(layer.num_embeddings, limits.get(spec.name, 1 << 62))
-
-    hooks = [table.register_forward_pre_hook(note) for table in tables]
-    try:
-        with torch.no_grad():
-            flat(*tensors)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    smallest = min(table.num_embeddings for table in tables)
+    limits = {
+        spec.name: min((rows for rows, indices in tables if indices is tensor), default=0)
+        for spec, tensor in zip(specs, tensors, strict=True)
+    }
+    smallest = min(rows for rows, _ in tables)
+    masks = {spec.name for spec in specs if spec.name.endswith("mask") and not limits[spec.name]}
     return {
-        spec.name: Range((0.0,), (float(limits.get(spec.name, smallest) - 1),))
+        spec.name: Range((0.0,), (float((limits[spec.name] or smallest) - 1),))
+        if spec.name not in masks
+        else Range((0.0,), (1.0,))
         for spec in specs
         if spec.dtype.is_integer
     }
 
 
+def _tables_of_script(
+    script: torch.jit.ScriptModule,
+    specs: Sequence[TensorSpec],
+    tensors: Sequence[torch.Tensor],
+) -> list[tuple[int, torch.Tensor | None]]:
+    if not has_embeddings(script):
+        return []
+    graph = ScriptGraph(script)
+    FlatModel(graph, [spec.name for spec in specs])(*tensors)
+    return graph.tables
+
+
+def _tables(
+    model: torch.nn.Module, flat: FlatModel, tensors: Sequence[torch.Tensor]
+) -> list[tuple[int, torch.Tensor | None]]:
+    """The number of rows of each embedding, with what it was indexed by."""
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, torch.nn.Embedding | torch.nn.EmbeddingBag)
+    ]
+    found: list[tuple[int, torch.Tensor | None]] = [(one.num_embeddings, None) for one in layers]
+
+    def note(layer: Any, args: tuple[Any, ...]) -> None:
+        found.append((layer.num_embeddings, args[0] if args else None))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        if layers:
+            flat(*tensors)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
 def _outputs(
     flat: FlatModel,
-    model: torch.nn.Module,
     specs: Sequence[TensorSpec],
     sizes: Mapping[str, int],
     ranges: Mapping[str, Range],
 ) -> list[tuple[str, torch.Tensor]]:
     tensors = example_inputs(specs, sizes, ranges, seed=0)
-    names: list[str] = []
-
-    def note(layer: Any, args: Any, result: Any) -> None:
-        names[:] = [name for name, _ in named_outputs(result)]
-
-    hook = model.register_forward_hook(note)
-    try:
-        with torch.no_grad():
-            first, second = flat(*tensors), flat(*tensors)
-    finally:
-        hook.remove()
-    for name, once, again in zip(names, first, second, strict=True):
+    with torch.no_grad():
+        first, second = flat.named(*tensors), flat.named(*tensors)
+    for (name, once), (_, again) in zip(first, second, strict=True):
         if once.shape != again.shape or not torch.equal(
             torch.nan_to_num(once), torch.nan_to_num(again)
         ):
@@ -354,7 +377,7 @@ def _outputs(
                 "so nothing can be compared with it",
                 hint="the model keeps state or draws random numbers in evaluation mode",
             )
-    return list(zip(names, first, strict=True))
+    return first
 
 
 def _output_specs(

@@ -16,6 +16,7 @@ from modelpack.cli.options import (
     Bisect,
     Data,
     Debug,
+    FactoryArgs,
     Inputs,
     Json,
     Junit,
@@ -165,6 +166,7 @@ def _convert(
     inputs: Inputs = None,
     outputs: Outputs = None,
     weights: Weights = None,
+    factory_args: FactoryArgs = "",
     trust: Trust = False,
     data: Data = None,
     name: Name = "",
@@ -196,6 +198,7 @@ def _convert(
             inputs=specs(inputs),
             outputs=tuple(outputs or ()),
             weights=weights,
+            factory_args=factory_args,
             trust=trust,
             data=data,
             name=name,
@@ -291,6 +294,7 @@ def validate(
         Path | None,
         typer.Option("--weights", metavar="FILE", help="State dict of the reference."),
     ] = None,
+    factory_args: FactoryArgs = "",
     runtime: Annotated[
         str, typer.Option("--runtime", metavar="NAME", help="What runs MODEL; see the reference.")
     ] = "",
@@ -324,6 +328,7 @@ def validate(
         options = verbs.ValidateOptions(
             reference=reference,
             weights=weights,
+            factory_args=factory_args,
             runtime=runtime,
             reference_runtime=reference_runtime,
             trust=trust,
@@ -405,6 +410,7 @@ def inspect(
     model: Model,
     inputs: Inputs = None,
     weights: Weights = None,
+    factory_args: FactoryArgs = "",
     trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -421,7 +427,7 @@ def inspect(
         from modelpack.sources import Request
         from modelpack.verbs import inspect as verbs
 
-        request = Request(model, weights, trust, specs(inputs))
+        request = Request(model, weights, trust, specs(inputs), factory_args=factory_args)
         with speaking(manner):
             found = verbs.inspect(request, limits(timeout, memory_limit))
         render.inspection(found, manner)

@@ -59,6 +59,14 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="State dict for a Python reference."),
 ]
+FactoryArgs = Annotated[
+    str,
+    typer.Option(
+        "--factory-args",
+        metavar="JSON",
+        help="What a Python reference is called with: an object of keywords, or an array.",
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Load a file even if that runs code it contains."),

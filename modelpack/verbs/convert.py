@@ -69,6 +69,7 @@ class ConvertOptions:
         inputs: specs of the inputs, for names, dynamic dims, or where the source has none.
         outputs: names of the outputs, in order.
         weights: state dict for a Python reference.
+        factory_args: what a Python reference is called with, as JSON.
         trust: load a source even if that runs code it contains.
         data: samples to compare on; generated from the signature when None.
         name: the model's name; the source's by default.
@@ -90,6 +91,7 @@ class ConvertOptions:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[str, ...] = ()
     weights: Path | None = None
+    factory_args: str = ""
     trust: bool = False
     data: Path | None = None
     name: str = ""
@@ -216,7 +218,14 @@ def _check_layout(ref: ModelRef, options: ConvertOptions) -> None:
 
 
 def _request(model: str, options: ConvertOptions) -> Request:
-    return Request(model, options.weights, options.trust, options.inputs, options.outputs)
+    return Request(
+        model,
+        options.weights,
+        options.trust,
+        options.inputs,
+        options.outputs,
+        factory_args=options.factory_args,
+    )
 
 
 def _located(model: str, wanted: tuple[str, ...], options: ConvertOptions) -> ModelRef:

@@ -50,6 +50,7 @@ class ValidateOptions:
     Attributes:
         reference: a model to compare with, instead of the manifest's golden samples.
         weights: state dict, when the reference is a Python reference.
+        factory_args: what the Python reference is called with, as JSON.
         trust: load model and reference even if that runs code they contain.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.
@@ -69,6 +70,7 @@ class ValidateOptions:
 
     reference: str = ""
     weights: Path | None = None
+    factory_args: str = ""
     trust: bool = False
     inputs: tuple[TensorSpec, ...] = ()
     data: Path | None = None
@@ -164,24 +166,29 @@ def validate(model: str, options: ValidateOptions) -> ValidationReport:
 def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | None]:
     """What was said of the model, and of the reference if there is one.
 
-    Inputs belong to the reference. So do weights, unless only the model can have them.
+    Inputs belong to the reference. So do weights and the arguments of a factory, unless only
+    the model can have them.
     """
     own = Request(model, trust=options.trust, runtime=options.runtime)
     if not options.reference:
         if options.reference_runtime:
             raise InputError("a runtime of the reference needs one", hint="add --reference MODEL")
-        return replace(own, weights=options.weights, inputs=options.inputs), None
+        return replace(_of_code(own, options), inputs=options.inputs), None
     other = Request(
         options.reference,
         trust=options.trust,
         inputs=options.inputs,
         runtime=options.reference_runtime,
     )
-    if options.weights is None:
+    if options.weights is None and not options.factory_args:
         return own, other
     if is_code(model) and not is_code(options.reference):
-        return replace(own, weights=options.weights), other
-    return own, replace(other, weights=options.weights)
+        return _of_code(own, options), other
+    return own, _of_code(other, options)
+
+
+def _of_code(request: Request, options: ValidateOptions) -> Request:
+    return replace(request, weights=options.weights, factory_args=options.factory_args)
 
 
 def _check_bisectable(found_in: Sequence[Subject], reference: Opened | None) -> None:

@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -20,6 +21,7 @@ from modelpack.artifact import (
     FORMAT_OF_ENCODING,
     Encoding,
     ModelRef,
+    contradicts,
     detect,
     digest_file,
     encoding_of,
@@ -84,7 +86,16 @@ def _archive(path: Path) -> None:
         stream.addfile(member, io.BytesIO(b"a:\n"))
 
 
+def _transformers(path: Path) -> None:
+    path.mkdir()
+    (path / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+
+
 WRITERS = {
+    "transformers": _transformers,
+    "torch-save-old": lambda path: torch.save(
+        {"w": torch.zeros(2)}, path, _use_new_zipfile_serialization=False
+    ),
     "h5": _hdf5,
     "onnx": lambda path: path.write_bytes(onnx_model().SerializeToString()),
     "tflite": lambda path: path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(20)),
@@ -111,6 +122,8 @@ EXPECTED = {
     "savedmodel": Encoding.SAVEDMODEL,
     "modelpack": Encoding.MODELPACK,
     "archive": Encoding.ARCHIVE,
+    "torch-save-old": Encoding.TORCH_SAVE,
+    "transformers": Encoding.TRANSFORMERS,
 }
 
 
@@ -190,6 +203,79 @@ def test_a_truncated_zip_is_called_truncated(tmp_path: Path, encoding: str, shar
 def test_a_zip_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a zip file, but none of"):
         detect(zipped(tmp_path / "model.keras", "word/document.xml"))
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        (["a.npy", "b.npy"], "arrays of NumPy"),
+        (["MAR-INF/MANIFEST.json", "model.pt"], "TorchServe"),
+        (["m/saved_model.pb"], "unpack it"),
+        (["a", "b", "c", "d"], "it holds a, b, c and 1 more"),
+    ],
+)
+def test_a_zip_of_something_else_says_what_it_holds(
+    tmp_path: Path, members: list[str], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        detect(zipped(tmp_path / "model.pt", *members))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x93NUMPY\x01\0", "an array of NumPy"),
+        (b"....PTMF....", "PyTorch Mobile"),
+        (b"....ET12....", "ExecuTorch"),
+        (b"GGUF\x03\0\0\0", "llama.cpp"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+    ],
+)
+def test_files_of_other_tools_are_named(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        detect(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says", "hint"),
+    [
+        ("config.json", "{}", "neither 'architectures' nor 'model_type'", ""),
+        ("config.json", "{", "cannot be read", ""),
+        (
+            "config.json",
+            '{"architecture": "resnet18", "num_classes": 7}',
+            "timm",
+            '"num_classes": 7',
+        ),
+        ("model_index.json", "{}", "diffusers", "Python reference"),
+    ],
+)
+def test_directories_of_other_libraries_are_named(
+    tmp_path: Path, file: str, content: str, says: str, hint: str
+) -> None:
+    (tmp_path / file).write_text(content)
+    with pytest.raises(InputError, match=says) as caught:
+        detect(tmp_path)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "odd"),
+    [
+        ("m.pt", Encoding.ONNX, True),
+        ("m.pt", Encoding.TORCHSCRIPT, False),
+        ("m.PTH", Encoding.HDF5, True),
+        ("m.onnx", Encoding.ONNX, False),
+        ("m.bin", Encoding.ONNX, False),
+        ("m", Encoding.ONNX, False),
+    ],
+)
+def test_a_name_that_promises_another_content_is_noticed(
+    tmp_path: Path, name: str, encoding: Encoding, odd: bool
+) -> None:
+    (tmp_path / name).touch()
+    assert contradicts(tmp_path / name, encoding) is odd
 
 
 def test_an_empty_zip_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""Why PyTorch could not export a model: in its own words, at the line of the model's code.
+
+The exporter wraps what happened in advice on debugging PyTorch. What a user needs is in the
+innermost error, in the frames of its traceback that are the model's, and in the graph's nodes,
+which remember the lines that made them.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelpack.errors import ConversionError, ModelpackError, UnsupportedOpsError
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in ')
+_LONGEST = 500  # characters of a message that are shown
+
+# Where code is not the model's: PyTorch, its exporter, Python's own library, and modelpack.
+_FOREIGN = tuple(
+    str(Path(place).resolve())
+    for place in (
+        Path(torch.__file__).parent,
+        Path(torch.__file__).parent.parent / "onnxscript",
+        Path(__file__).parent.parent,
+        sysconfig.get_path("stdlib"),
+    )
+)
+_LIBRARIES = str(Path(torch.__file__).resolve().parent.parent)
+
+
+def refusal(what: str, error: BaseException) -> ModelpackError:
+    """The error to raise when PyTorch cannot export ``what``; our own where there is one."""
+    chain = list(_chain(error))
+    for item in chain:
+        if isinstance(item, ModelpackError):
+            return item
+    missing = _missing_ops(chain)
+    if missing:
+        return UnsupportedOpsError(
+            f"PyTorch has no ONNX form of {len(missing)} ops of '{what}': {'; '.join(missing)}",
+            hint="compute them another way, or before or after the model",
+        )
+    where = place_of(error)
+    says, hint = _explained(chain[-1])
+    return ConversionError(f"PyTorch cannot export '{what}'{where}: {says}", hint=hint)
+
+
+def cause(error: BaseException) -> str:
+    """The innermost error in one line, without colours and advice."""
+    last = list(_chain(error))[-1]
+    lines = [line.strip() for line in _COLOUR.sub("", str(last)).splitlines() if line.strip()]
+    return f"{type(last).__name__}: {lines[0][:_LONGEST] if lines else 'no message'}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _explained(error: BaseException) -> tuple[str, str]:
+    """What an error means, and what to do."""
+    text = cause(error)
+    if "data-dependent" in text or "GuardOnDataDependent" in text:
+        return (
+            "the code decides on values of a tensor, which a graph cannot follow",
+            "write the branch with torch.where or torch.cond; or save the model with "
+            "torch.jit.script, which keeps both sides, and convert that file",
+        )
+    if "FakeTensor" in text and _passes(error, "rnn.py"):
+        return (
+            "a packed sequence has no graph",
+            "call the recurrent layer on the padded sequence, without pack_padded_sequence",
+        )
+    if "onstraint" in text or "specialized" in text:
+        return text, "a dimension that was named is fixed inside of the model: give it a number"
+    return text, ""
+
+
+def _passes(error: BaseException, file: str) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).name == file for frame in frames)
+
+
+# --- where -----------------------------------------------------------------------------
+
+
+def place_of(failure: BaseException) -> str:
+    """The innermost line of the model's code: `` at net.py:7 (y = x[n])``; or nothing."""
+    chain = list(_chain(failure))
+    for error in reversed(chain):
+        found = [
+            (frame.filename, frame.lineno or 0)
+            for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        place = _innermost(found)
+        if place:
+            return place
+    for error in reversed(chain):  # a later step: the message quotes the trace of the graph's node
+        quoted = [(file, int(line)) for file, line in _FRAME.findall(_COLOUR.sub("", str(error)))]
+        place = _innermost(quoted)
+        if place:
+            return place
+    return ""
+
+
+def _innermost(frames: list[tuple[str, int]]) -> str:
+    """The innermost frame of the user's own code; else, of a library's that is not PyTorch."""
+    known = [(file, line) for file, line in frames if _is_model_code(file)]
+    own = [(file, line) for file, line in known if not _resolved(file).startswith(_LIBRARIES)]
+    for file, line in reversed(own or known):
+        return f" at {_quoted(file, line)}"
+    return ""
+
+
+def _is_model_code(file: str) -> bool:
+    return Path(file).is_file() and not any(
+        Path(_resolved(file)).is_relative_to(place) and not _is_library(file, place)
+        for place in _FOREIGN
+    )
+
+
+def _is_library(file: str, place: str) -> bool:
+    """Installed libraries lie below Python's own, but are not its own."""
+    path = Path(_resolved(file))
+    own = {_FOREIGN[0], _FOREIGN[1], _FOREIGN[2]}
+    return place not in own and "site-packages" in path.parts
+
+
+def _resolved(file: str) -> str:
+    return str(Path(file).resolve())
+
+
+def _quoted(file: str, line: int) -> str:
+    path = Path(file)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    source = linecache.getline(file, line).strip()
+    return f"{shown}:{line}" + (f" ({source})" if source else "")
+
+
+# --- missing ops -------------------------------------------------------------------------
+
+
+def _missing_ops(chain: list[BaseException]) -> list[str]:
+    """Every op of the graph without an ONNX form, with its line; nothing for other failures."""
+    if type(chain[-1]).__name__ != "DispatchError":
+        return []
+    for error in chain:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            graph, registry = frame.f_locals.get("fx_graph"), frame.f_locals.get("registry")
+            if graph is not None and registry is not None:
+                return _without_form(graph, registry)
+    return []
+
+
+def _without_form(graph: Any, registry: Any) -> list[str]:
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        is_op = isinstance(node.target, torch._ops.OpOverload)
+        if node.op == "call_function" and is_op and not registry.is_registered(node.target):
+            frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+            place = _innermost([(file, int(line)) for file, line in frames])
+            found.setdefault(f"{node.target}", place)
+    return [f"{op}{place}" for op, place in sorted(found.items())]
