@@ -78,7 +78,7 @@ from modelpack.signature import DType, Signature, differences
 from modelpack.sources import open_model
 from modelpack.steps import StepOptions
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 SEED = 0
 
