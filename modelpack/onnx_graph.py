@@ -114,7 +114,50 @@ def save(model: onnx.ModelProto, target: Path) -> None:
     else:
         target.write_bytes(model.SerializeToString(deterministic=True))
     try:
-        onnx.checker.check_model(target, full_check=True)
+        _check(model, target)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         target.unlink()
         raise ConversionError(f"the model is not valid ONNX: {first_line(error)}") from None
+
+
+# Bytes of an initializer from which on the checker need not see its values.
+_LARGE = 1 << 16
+
+
+def _check(model: onnx.ModelProto, target: Path) -> None:
+    """Run the checker on the model without its large weights, of which it would make copies."""
+    bare = target.with_name(f"{target.name}.check")
+    bare.write_bytes(_bare(model, target.name).SerializeToString())
+    try:
+        onnx.checker.check_model(bare, full_check=True)
+    finally:
+        bare.unlink()
+
+
+def _bare(model: onnx.ModelProto, location: str) -> onnx.ModelProto:
+    """The model with large initializers said to lie in the file of this name."""
+    bare = onnx.ModelProto()
+    _copy_fields(model, bare, but="graph")
+    _copy_fields(model.graph, bare.graph, but="initializer")
+    for tensor in model.graph.initializer:
+        copy = bare.graph.initializer.add()
+        if len(tensor.raw_data) < _LARGE:
+            copy.CopyFrom(tensor)
+            continue
+        _copy_fields(tensor, copy, but="raw_data")
+        copy.data_location = onnx.TensorProto.EXTERNAL
+        del copy.external_data[:]
+        copy.external_data.add(key="location", value=location)
+    return bare
+
+
+def _copy_fields(source: Message, target: Message, but: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if field.is_repeated:
+            getattr(target, field.name).extend(value)
+        elif field.message_type is not None:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
