@@ -313,6 +313,9 @@ def _save_torch(model: Any, directory: Path, options: _convert.ConvertOptions) -
     if isinstance(model, torch.export.ExportedProgram):
         torch.export.save(model, path)
         return path
+    if isinstance(model, torch.jit.ScriptModule):
+        torch.jit.save(model, path.with_suffix(".pt"))
+        return path.with_suffix(".pt")
     from modelpack.adapters.torch import save_program
 
     if not options.inputs:

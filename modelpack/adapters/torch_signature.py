@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument
 from torch.utils import _pytree as pytree
 
+from modelpack.adapters.torch_arguments import INPUT_HINT, Arguments
 from modelpack.adapters.torch_failures import place_of
 from modelpack.adapters.torch_script import ScriptGraph, forward_signature, has_embeddings
 from modelpack.artifact import ModelRef
@@ -34,7 +35,6 @@ _FAMILIES = (
     ((2, 8, 16, 24, 32, 40), (3, 16, 24, 32, 40, 8), (4, 24, 32, 40, 8, 16)),
     ((2, 64, 96, 128, 160, 192), (3, 96, 128, 64, 192, 160), (4, 128, 64, 96, 224, 256)),
 )
-_INPUT_HINT = "describe each input, for example --input 'x:float32[batch,3,32,32]'"
 
 
 # --- tensors and arrays --------------------------------------------------------------
@@ -106,13 +106,12 @@ class FlatModel(torch.nn.Module):  # type: ignore[misc]  # torch is not type-che
     def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.model = model
-        self._keywords = names if binds_by_name(model, names) else ()
+        self._arguments = Arguments(model, names)
 
     def named(self, *tensors: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
         """Call the model and name its outputs."""
-        if self._keywords:
-            return named_outputs(self.model(**dict(zip(self._keywords, tensors, strict=True))))
-        return named_outputs(self.model(*tensors))
+        args, kwargs = self._arguments(tensors)
+        return named_outputs(self.model(*args, **kwargs))
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Call the model. A tensor returned twice, or unchanged, is copied."""
@@ -148,41 +147,6 @@ class FlatProgram(torch.nn.Module):  # type: ignore[misc]  # torch is not type-c
         ]
         args, kwargs = pytree.tree_unflatten(leaves, self._spec)
         return tuple(tensor for _, tensor in named_outputs(self.module(*args, **kwargs)))
-
-
-def binds_by_name(model: torch.nn.Module, names: Sequence[str]) -> bool:
-    """Whether inputs of these names are passed to ``forward`` by name, or by position.
-
-    Raises:
-        InputError: some names are parameters of ``forward`` in other places than given, or
-            ``forward`` does not take this many inputs.
-    """
-    signature = forward_signature(model)
-    parameters = [
-        parameter.name
-        for parameter in signature.parameters.values()
-        if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
-    ]
-    by_name = all(name in parameters for name in names)
-    try:
-        if by_name:
-            signature.bind(**dict.fromkeys(names))
-        else:
-            signature.bind(*names)
-    except TypeError as error:
-        raise InputError(
-            f"the described inputs do not fit forward({', '.join(signature.parameters)}): {error}",
-            hint=_INPUT_HINT,
-        ) from None
-    if not by_name:
-        for position, name in enumerate(names):
-            if name in parameters and parameters[position : position + 1] != [name]:
-                raise InputError(
-                    f"input '{name}' is number {position + 1} of the described inputs, "
-                    f"but not of forward({', '.join(signature.parameters)})",
-                    hint="use forward's own names for all inputs, or for none",
-                )
-    return by_name
 
 
 def named_outputs(result: Any) -> list[tuple[str, torch.Tensor]]:
@@ -263,13 +227,13 @@ def _demand_inputs(model: torch.nn.Module, ref: ModelRef) -> None:
     if not ref.inputs:
         takes = ", ".join(forward_signature(model).parameters)
         raise InputError(
-            f"'{ref.display}' does not say its inputs: forward takes ({takes})", hint=_INPUT_HINT
+            f"'{ref.display}' does not say its inputs: forward takes ({takes})", hint=INPUT_HINT
         )
     for spec in ref.inputs:
         if spec.shape is None or None in spec.shape:
             raise InputError(
                 f"input '{spec.name}' needs a number or a name for each dimension, not {spec}",
-                hint=_INPUT_HINT,
+                hint=INPUT_HINT,
             )
     dims = Signature(ref.inputs, ()).dynamic_dims
     if len(dims) > len(_FAMILIES[0][0]):
