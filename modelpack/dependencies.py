@@ -22,6 +22,7 @@ EXTRAS = {
     ),
     "keras": ("tensorflow-cpu", "keras", "tf2onnx"),
     "torch": ("torch", "onnxscript", "safetensors"),
+    "transformers": ("transformers",),
     "sklearn": ("scikit-learn", "skl2onnx", "skops", "pandas"),
     "tflite": ("ai-edge-litert", "ai-edge-quantizer"),
 }

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from modelpack.adapters.torch_script_ops import STRUCTURE, as_tensor, call, schema_of, source_line
 from modelpack.errors import ConversionError
@@ -150,7 +151,7 @@ class ScriptGraph(torch.nn.Module):  # type: ignore[misc]  # torch is not type-c
     def _branch(self, node: Any, condition: Any, values: dict[str, Any]) -> Sequence[Any]:
         blocks = list(node.blocks())
         if not isinstance(condition, torch.Tensor):
-            return self._run(blocks[0] if bool(condition) else blocks[1], values)
+            return self._run(blocks[0] if _known(condition, node) else blocks[1], values)
         # A check that raises cannot be in a graph: what it lets pass is computed.
         usable = [block for block in blocks if not _raises(block)]
         if len(usable) == 1:
@@ -224,6 +225,21 @@ def _is_number(tensor: torch.Tensor) -> bool:
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.data_ptr() == other.data_ptr() and one.shape == other.shape
+
+
+def _known(condition: Any, node: Any) -> bool:
+    """A condition on numbers: what they are now, or a guard on sizes that the export checks.
+
+    Raises:
+        ConversionError: a number comes from values, so that either side can be right.
+    """
+    try:
+        return bool(condition)
+    except GuardOnDataDependentSymNode:
+        raise ConversionError(
+            f"a branch on a number that was made of values{source_line(node)}",
+            hint="compare the tensor itself, without int() or item()",
+        ) from None
 
 
 def _raises(block: Any) -> bool:

@@ -71,9 +71,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch is not type-c
 
     @contextmanager
     def layers(self, model: Any) -> Iterator[None]:
-        """Know which layer runs. An exported program has none."""
+        """Know which layer runs. An exported program has none, a script module tells of none."""
+        is_told = isinstance(model, torch.nn.Module) and not isinstance(
+            model, torch.jit.ScriptModule
+        )
         with ExitStack() as stack:
-            for name, layer in model.named_modules() if hasattr(model, "named_modules") else ():
+            for name, layer in model.named_modules() if is_told else ():
                 before = layer.register_forward_pre_hook(self._entering(name))
                 after = layer.register_forward_hook(self._leaving, always_call=True)
                 stack.callback(before.remove)

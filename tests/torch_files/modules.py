@@ -49,6 +49,15 @@ class EndlessLoop(nn.Module):
         return x
 
 
+class BranchOnWholeNumber(nn.Module):
+    """Makes a number of values before it compares."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if int(x.sum()) > 3:
+            x = x * 2
+        return x
+
+
 class RowsTimesColumns(nn.Module):
     """Two sides of a branch on values with different shapes."""
 

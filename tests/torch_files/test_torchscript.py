@@ -14,6 +14,7 @@ from torch import nn
 
 from modelpack.adapters.torch import describe, run, to_onnx
 from modelpack.adapters.torch_scan import scan
+from modelpack.adapters.torch_trace import trace
 from modelpack.artifact import Encoding, ModelRef, detect
 from modelpack.errors import ConversionError, InputError, UntrustedSourceError
 from modelpack.samples import read_cases, write_cases
@@ -89,6 +90,7 @@ def test_a_branch_on_a_size_is_no_silent_choice(tmp_path: Path) -> None:
 REFUSED = {
     "in place": (modules.ChangesInBranch, r"in place at .*modules\.py:\d+: y\.mul_\(2\)"),
     "loop": (modules.EndlessLoop, r"turns of a loop depends on values at .*modules\.py:\d+"),
+    "number": (modules.BranchOnWholeNumber, r"a number that was made of values at .*modules\.py"),
     "shapes": (modules.RowsTimesColumns, r"gives shapes .* on its two sides at .*modules\.py:\d+"),
 }
 
@@ -107,8 +109,6 @@ def test_arguments_lists_loops_and_named_outputs(tmp_path: Path) -> None:
     assert [item.name for item in session.get_outputs()] == ["mean", "all"]
     for shape in ((2, 5), (3, 1), (1, 7)):
         compare(session, path, torch.randint(0, 30, shape), torch.rand(shape))
-    alone = converted(opened(path, "ids:int64[batch,time]"))
-    compare(alone, path, torch.randint(0, 30, (2, 6)))
 
 
 def test_integers_stay_within_the_embedding(tmp_path: Path) -> None:
@@ -148,6 +148,14 @@ def test_the_reference_is_the_script_module(tmp_path: Path) -> None:
     got = read_cases(answers, ref.signature.outputs)[0]["output"]
     with torch.no_grad():
         assert np.array_equal(got, torch.jit.load(path)(x).numpy())
+
+
+def test_its_operations_can_be_traced(tmp_path: Path) -> None:
+    path = saved(tmp_path, modules.BranchOnValues())
+    feeds = tmp_path / "feeds.npz"
+    write_cases(feeds, [{"x": np.ones((2, 4), np.float32)}])
+    probes = trace(opened(path, X), str(feeds), str(tmp_path / "trace.npz"))
+    assert "addmm" in {probe.op for probe in probes}
 
 
 def test_the_inputs_must_be_said(tmp_path: Path) -> None:
