@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import re
 import zipfile
@@ -26,6 +27,7 @@ from modelpack.errors import (
     ModelpackError,
     UntrustedSourceError,
     first_line,
+    lines_of,
 )
 from modelpack.judging.noise import flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
@@ -109,9 +111,14 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     loaded = _widened(_identity(ref)) if options.wide else loaded_from(ref)
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
-    with _nudged(loaded.model, options.nudge):
-        write_cases(Path(outputs), [answer(loaded, signature, feed) for feed in feeds])
-        latency = timed(lambda: answer(loaded, signature, feeds[0]), options.repeat)
+    try:
+        with _nudged(loaded.model, options.nudge):
+            write_cases(Path(outputs), [answer(loaded, signature, feed) for feed in feeds])
+            latency = timed(lambda: answer(loaded, signature, feeds[0]), options.repeat)
+    except ModelpackError:
+        raise
+    except Exception as error:
+        raise InputError(f"Keras cannot run '{ref.display}': {_reason(error)}") from error
     found = versions(*_TOOLS)
     runtime = f"keras {found.get('keras')} on tensorflow {found.get('tensorflow-cpu')}"
     return RunResult(runtime, latency)
@@ -146,6 +153,15 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
     Raises:
         ConversionError: the model cannot be traced, or a name cannot be an input's name.
     """
+    _write(source, target)
+    # The steps that follow in this process load what was written, beside the model.
+    for cache in (_load, _native, _widened):
+        cache.cache_clear()
+    gc.collect()
+    return StepResult(tools=versions(*_TOOLS))
+
+
+def _write(source: ModelRef, target: str) -> None:
     import tensorflow as tf
 
     loaded = loaded_from(source)
@@ -171,7 +187,6 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
         table for layer in layers_of(loaded.model) if (table := _lookup_table(layer)) is not None
     ]
     savedmodel_writing.save(module, concrete, signature, target)
-    return StepResult(tools=versions(*_TOOLS))
 
 
 # --- loading ---------------------------------------------------------------------------
@@ -321,6 +336,10 @@ def _lookup_table(layer: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
+    """What is wrong; of an error within a layer also which layer it is."""
+    lines = lines_of(error)
+    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
+        return f"{lines[0].removesuffix('.')}: {lines[1]}"
     return first_line(error).partition(" Full object config:")[0]
 
 

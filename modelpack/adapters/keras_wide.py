@@ -20,9 +20,9 @@ def widened(model: Any) -> Any:
     """
     import keras
 
-    weights = model.get_weights()
-    if sum(array.size for array in weights) > _MOST_WEIGHTS:
+    if model.count_params() > _MOST_WEIGHTS:
         raise InputError("the model is too large to compute in float64")
+    weights = model.get_weights()
     if any(array.dtype.kind == "f" and array.dtype != np.float32 for array in weights):
         raise InputError("only a model of float32 alone can be made to compute in float64")
     try:

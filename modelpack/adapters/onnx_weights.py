@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 # What converters do to weights. Results are not larger than what goes in.
@@ -68,14 +66,29 @@ def attach(
         weights: what gives the value of a weight.
     """
     for item in model.graph.initializer:
-        recipe = recipes.get(item.doc_string)
-        if recipe is None:
-            continue
-        feed = {value.name: weights[value.name]() for value in recipe.graph.input}
-        value = ReferenceEvaluator(recipe).run(None, feed)[0] if recipe.graph.node else None
-        array = next(iter(feed.values())) if value is None else value
-        item.MergeFrom(numpy_helper.from_array(np.ascontiguousarray(array)))
-        item.ClearField("doc_string")
+        if item.doc_string in recipes:
+            _set(item, _computed(recipes[item.doc_string], weights))
+            item.ClearField("doc_string")
+
+
+def _computed(
+    recipe: onnx.ModelProto, weights: Mapping[str, Callable[[], npt.NDArray[Any]]]
+) -> npt.NDArray[Any]:
+    feed = {value.name: weights[value.name]() for value in recipe.graph.input}
+    if not recipe.graph.node:
+        return next(iter(feed.values()))
+    result: npt.NDArray[Any] = ReferenceEvaluator(recipe).run(None, feed)[0]
+    return result
+
+
+def _set(tensor: onnx.TensorProto, array: npt.NDArray[Any]) -> None:
+    """Give a tensor its value, with one copy beside the array: a single one may be half a model.
+
+    ONNX keeps numbers in little-endian order, as this machine does if it runs TensorFlow.
+    """
+    tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor.dims.extend(array.shape)
+    tensor.raw_data = array.tobytes()
 
 
 def _folded(
