@@ -42,6 +42,7 @@ from modelpack.adapters.torch_signature import (
     to_tensor,
 )
 from modelpack.adapters.torch_transformers import default_inputs, length_limit
+from modelpack.adapters.torch_wide import widen
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError
@@ -189,9 +190,10 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
         for case in read_cases(Path(cases), signature.inputs)
     ]
     if options.wide:
+        _check_can_widen(load(ref))
         feeds = [tuple(_widened(tensor) for tensor in feed) for feed in feeds]
     names = [spec.name for spec in signature.outputs]
-    with torch.no_grad(), _changed(load(ref), options):
+    with torch.no_grad(), _changed(load(ref), call, options):
         try:
             results = [call(*feed) for feed in feeds]
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
@@ -213,31 +215,32 @@ def _widened(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _changed(model: torch_loading.Model, options: RunOptions) -> Iterator[None]:
+def _changed(
+    model: torch_loading.Model, call: FlatModel | FlatProgram, options: RunOptions
+) -> Iterator[None]:
     """The model under the options, for a while; on leaving it is bit by bit what it was.
 
     Raises:
         InputError: it has no form that computes in float64.
     """
-    if options.wide:
-        _check_can_widen(model)
     torch.set_num_threads(options.threads)
     try:
         _flip(_weights(model), options.nudge)
-        if options.wide:
+        if options.wide and isinstance(model, ExportedProgram):
+            widen(model, call.module)
+        elif options.wide:
             model.double()
         yield
     finally:
-        if options.wide:
+        if options.wide and not isinstance(model, ExportedProgram):
             model.float()
         _flip(_weights(model), options.nudge)
         torch.set_num_threads(1)
 
 
 def _check_can_widen(model: torch_loading.Model) -> None:
-    if isinstance(model, ExportedProgram):
-        raise InputError("an exported program has its dtypes written into its graph")
-    tensors = [*model.parameters(), *model.buffers()]
+    is_program = isinstance(model, ExportedProgram)
+    tensors = _weights(model) if is_program else [*model.parameters(), *model.buffers()]
     if any(tensor.is_floating_point() and tensor.dtype != torch.float32 for tensor in tensors):
         raise InputError("only a module of float32 alone can be made to compute in float64")
     if sum(tensor.numel() for tensor in tensors) > _MOST_WIDENED:
