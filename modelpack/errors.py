@@ -120,9 +120,14 @@ def error_types() -> dict[str, type[ModelpackError]]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, or else the error's class.
+    """The first line of an error's message that says something, or else the error's class."""
+    return next(iter(lines_of(error)), type(error).__name__)
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """The lines of an error's message that say something.
 
     Without the colours that some libraries give their messages.
     """
     lines = (line.strip() for line in _COLOUR.sub("", str(error)).splitlines())
-    return next(filter(None, lines), type(error).__name__)
+    return [line for line in lines if line]

@@ -113,7 +113,7 @@ FORMATS = (
 CONVERTERS = (
     Converter("keras", "savedmodel", "modelpack.adapters.keras:to_savedmodel", "keras"),
     Converter("savedmodel", "onnx", "modelpack.adapters.tensorflow:to_onnx", "keras"),
-    Converter("savedmodel", "tflite", "modelpack.adapters.tensorflow:to_tflite", "keras"),
+    Converter("savedmodel", "tflite", "modelpack.adapters.savedmodel_tflite:to_tflite", "keras"),
     Converter("torch", "onnx", "modelpack.adapters.torch:to_onnx", "torch"),
     Converter("sklearn", "onnx", "modelpack.adapters.sklearn:to_onnx", "sklearn"),
     Converter("onnx", "onnx", "modelpack.adapters.onnx:to_onnx"),

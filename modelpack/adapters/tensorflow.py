@@ -1,4 +1,4 @@
-"""SavedModel directories: described, run, and converted to ONNX and TFLite."""
+"""SavedModel directories: described, run, and converted to ONNX."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def describe(ref: ModelRef) -> Description:
         InputError: the directory is damaged, has no signature, or does not fit the
             description that the user gave.
     """
-    loaded = _load(ref)
-    native = _native(loaded.signatures[loaded.chosen], loaded.chosen)
+    loaded = load(ref)
+    native = native_signature(loaded.signatures[loaded.chosen], loaded.chosen)
     signature = in_order_of(native, ref.signature)
     if ref.signature is None:
         refuse_swapped(native, ref.outputs)
@@ -116,7 +116,7 @@ def describe(ref: ModelRef) -> Description:
         bindings=_bindings(ref, loaded.chosen, native, signature),
         producer=_producer(ref),
         other_signatures=tuple(
-            _native(function, name)
+            native_signature(function, name)
             for name, function in sorted(loaded.signatures.items())
             if name != loaded.chosen
         ),
@@ -148,7 +148,7 @@ def check(ref: ModelRef, request: CheckRequest) -> list[Finding]:
     def call(feed: Case) -> Case:
         return _answer(function, names, signature, feed)
 
-    loaded = Finding("checker", True, f"TensorFlow loads it with the signature {_load(ref).chosen}")
+    loaded = Finding("checker", True, f"TensorFlow loads it with the signature {load(ref).chosen}")
     return [loaded, *checking.called(signature, request, call, lambda: call)]
 
 
@@ -192,46 +192,6 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     )
 
 
-def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult:
-    """Write a TFLite model of built-in ops with the names and dims of the signature.
-
-    A recurrent layer whose batch dimension is dynamic cannot be converted; the batch is
-    then fixed at 1, and the result says so.
-
-    Raises:
-        UnsupportedOpsError: ops have no built-in form; the message lists every one.
-        ConversionError: the conversion failed.
-    """
-    from modelpack.adapters import tensorflow_tflite
-
-    loaded = _load(source)
-    function, names = callable_of(source)
-    signature = source.signature or describe(source).signature
-    as_it_is = _static_dims(_native(function, loaded.chosen)) == _static_dims(signature)
-    return tensorflow_tflite.write(
-        tensorflow_tflite.Source(
-            path=source.location if as_it_is else "",
-            key=loaded.chosen,
-            model=loaded.model,
-            trace=lambda wanted: traced(function, names, wanted),
-        ),
-        signature,
-        Path(target),
-        select_ops=options.select_ops,
-    )
-
-
-def _static_dims(signature: Signature) -> dict[tuple[str, str], tuple[int | None, ...] | None]:
-    """Names and static sizes of a signature: what a converter can see of it."""
-    return {
-        (side, spec.name): None
-        if spec.shape is None or side == "output"
-        else tuple(dim if isinstance(dim, int) else None for dim in spec.shape)
-        for side, specs in (("input", signature.inputs), ("output", signature.outputs))
-        for spec in specs
-    }
-
-
 # --- shared with the converters ------------------------------------------------------------
 
 
@@ -245,9 +205,9 @@ class Names:
 
 def callable_of(ref: ModelRef) -> tuple[Any, Names]:
     """Return the signature's function and how the names of ``ref.signature`` bind to it."""
-    loaded = _load(ref)
+    loaded = load(ref)
     function = loaded.signatures[loaded.chosen]
-    native = _native(function, loaded.chosen)
+    native = native_signature(function, loaded.chosen)
     signature = ref.signature or native
     return function, Names(
         bound_names(signature.inputs, native.inputs), bound_names(signature.outputs, native.outputs)
@@ -289,13 +249,26 @@ def tensor_spec(spec: TensorSpec, name: str) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class _Loaded:
+class Loaded:
+    """A SavedModel in memory.
+
+    Attributes:
+        model: what TensorFlow loaded.
+        signatures: its functions, by name.
+        chosen: name of the one that is meant.
+    """
+
     model: Any
     signatures: dict[str, Any]
     chosen: str
 
 
-def _load(ref: ModelRef) -> _Loaded:
+def load(ref: ModelRef) -> Loaded:
+    """The SavedModel; loaded once for all calls about the same directory.
+
+    Raises:
+        InputError: it is damaged, or has no signature.
+    """
     return _load_at(*_stamp(ref))
 
 
@@ -313,7 +286,7 @@ def _stamp(ref: ModelRef) -> tuple[ModelRef, int]:
 
 
 @lru_cache(maxsize=1)
-def _load_at(ref: ModelRef, changed: int) -> _Loaded:
+def _load_at(ref: ModelRef, changed: int) -> Loaded:
     _read_proto_at(ref, changed)
     import tensorflow as tf
 
@@ -344,7 +317,7 @@ def _load_at(ref: ModelRef, changed: int) -> _Loaded:
                 hint=f"save it with the one to serve called {DEFAULT_SIGNATURE}",
             )
         chosen = next(iter(signatures))
-    return _Loaded(model, signatures, chosen)
+    return Loaded(model, signatures, chosen)
 
 
 @lru_cache(maxsize=1)
@@ -367,7 +340,7 @@ def _read_proto_at(ref: ModelRef, _changed: int) -> Any:
 # --- the signature -----------------------------------------------------------------------------
 
 
-def _native(function: Any, name: str) -> Signature:
+def native_signature(function: Any, name: str) -> Signature:
     """The signature in the file's own names, sorted, since the file keeps no order."""
     inputs = tuple(
         _spec(key, spec, key)

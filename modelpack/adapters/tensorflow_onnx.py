@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from modelpack import onnx_graph
 from modelpack.adapters import onnx_weights
@@ -166,7 +167,7 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
         converted = tfonnx.process_tf_graph(
             graph,
             continue_on_error=False,
-            custom_op_handlers={"Erfc": (_erfc, [])},
+            custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, [])},
             **settings,
         )
     try:
@@ -196,6 +197,32 @@ def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
     context.replace_all_inputs(output, difference.output[0], ops=users)
 
 
+def _expm1(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write exp(x) - 1 as tanh(x / 2) * (exp(x) + 1): ONNX has no Expm1.
+
+    Where x is small the plain difference would cancel; where it is large the tanh is 1 or -1.
+    """
+    from tf2onnx import utils
+
+    (given,), (output,) = node.input, node.output
+    dtype, shape = context.get_dtype(output), context.get_shape(output)
+    numpy_type = utils.map_onnx_to_numpy_type(dtype)
+    half, one = (
+        context.make_const(utils.make_name("number"), np.array(value, numpy_type)).output[0]
+        for value in (0.5, 1)
+    )
+
+    def made(op: str, *inputs: str) -> str:
+        return str(context.make_node(op, list(inputs), dtypes=[dtype], shapes=[shape]).output[0])
+
+    tanh = made("Tanh", made("Mul", given, half))
+    sum_ = made("Add", made("Exp", given), one)
+    context.remove_node(node.name)
+    context.make_node(
+        "Mul", [tanh, sum_], name=node.name, outputs=[output], shapes=[shape], dtypes=[dtype]
+    )
+
+
 def _raise_unsupported(failures: _Failures, cause: Exception | None) -> None:
     if not failures.missing and not failures.failed:
         return
@@ -214,8 +241,6 @@ def _raise_unsupported(failures: _Failures, cause: Exception | None) -> None:
 
 
 def _unknown(node: Any) -> bool:
-    import onnx
-
     return not onnx.defs.has(node.op_type, node.domain)
 
 
@@ -225,6 +250,7 @@ def _finish(model: Any, signature: Signature, name: str, weights: Mapping[str, R
     What tells of its making is dropped.
     """
     graph = model.graph
+    _drop_negative_pads(graph)
     recipes = onnx_weights.detach(model, set(weights))
     initializers = {item.name for item in graph.initializer}
     extra = {item.name for item in graph.input} - initializers
@@ -245,6 +271,24 @@ def _finish(model: Any, signature: Signature, name: str, weights: Mapping[str, R
     onnx_graph.drop_unused_opsets(model)
 
 
+def _drop_negative_pads(graph: Any) -> None:
+    """Let transposed convolutions reach beyond the last step by ``output_padding``.
+
+    tf2onnx writes it as a negative padding at the end, which ONNX does not allow.
+    """
+    for node in graph.node:
+        attributes = {item.name: item for item in node.attribute}
+        if node.op_type != "ConvTranspose" or "pads" not in attributes:
+            continue
+        pads = attributes["pads"].ints
+        axes = len(pads) // 2
+        beyond = [max(-pad, 0) for pad in pads[axes:]]
+        if not any(beyond) or "output_padding" in attributes:
+            continue
+        node.attribute.append(onnx.helper.make_attribute("output_padding", beyond))
+        pads[axes:] = [max(pad, 0) for pad in pads[axes:]]
+
+
 def _check_types(values: Any, specs: tuple[TensorSpec, ...]) -> None:
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     for spec in specs:
@@ -254,8 +298,6 @@ def _check_types(values: Any, specs: tuple[TensorSpec, ...]) -> None:
 
 
 def _replace(values: Any, specs: tuple[TensorSpec, ...]) -> None:
-    import onnx
-
     del values[:]
     for spec in specs:
         shape = None if spec.shape is None else list(spec.shape)
@@ -265,8 +307,6 @@ def _replace(values: Any, specs: tuple[TensorSpec, ...]) -> None:
 
 
 def _element_type(dtype: DType) -> int:
-    import onnx
-
     names = {"float32": "FLOAT", "float64": "DOUBLE"}
     return int(onnx.TensorProto.DataType.Value(names.get(dtype.value, dtype.value.upper())))
 

@@ -8,7 +8,7 @@ import shutil
 import string
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,46 +46,83 @@ class Source:
     trace: Callable[[Signature], Any]
 
 
+class DynamicLoopError(Exception):
+    """A loop over tensors whose first dimension is dynamic, which the converter cannot take."""
+
+
 def write(
     source: Source, signature: Signature, target: Path, *, select_ops: bool = False
 ) -> StepResult:
     """Convert to a file with one signature of the given names.
 
-    With ``select_ops`` the file may need TensorFlow's own kernels; the result lists them.
+    Loops whose batch is dynamic are converted with a batch of 1; the result says so. With
+    ``select_ops`` the file may need TensorFlow's own kernels; the result lists them.
 
     Raises:
         UnsupportedOpsError: ops have no built-in form; the message lists every one.
         ConversionError: the conversion failed.
     """
-    fixed: dict[str, int] = {}
     try:
-        content = _convert(source, signature, select_ops)
-    except _DynamicLoopError:
-        fixed = _batch_of(signature)
-        wrapped = Source("", source.key, source.model, source.trace)
+        return write_dynamic(source, signature, target, select_ops=select_ops)
+    except DynamicLoopError:
+        return write_fixed(source, signature, target, select_ops=select_ops)
+
+
+def write_dynamic(
+    source: Source, signature: Signature, target: Path, *, select_ops: bool = False
+) -> StepResult:
+    """As `write`, but never with another batch than the signature's.
+
+    Raises:
+        DynamicLoopError: that is impossible.
+        UnsupportedOpsError, ConversionError: as `write`.
+    """
+    content = _convert(source, signature, select_ops)
+    return _written(content, target, select_ops)
+
+
+def write_fixed(
+    source: Source, signature: Signature, target: Path, *, select_ops: bool = False
+) -> StepResult:
+    """As `write`, with a batch of 1.
+
+    Raises:
+        UnsupportedOpsError, ConversionError: as `write`.
+    """
+    fixed = _batch_of(signature)
+    wrapped = Source("", source.key, source.model, source.trace)
+    try:
         content = _convert(wrapped, signature.with_dims(fixed), select_ops, batch_one=True)
+    except DynamicLoopError as error:
+        raise _no_dynamic_loop() from error
+    result = _written(content, target, select_ops)
+    dims = ", ".join(f"{name}={size}" for name, size in fixed.items())
+    note = f"TFLite cannot run this model's loops with a dynamic batch, so {dims} is fixed"
+    return replace(result, fixed_dims=fixed, notes=(note, *result.notes))
+
+
+def _written(content: bytes, target: Path, select_ops: bool) -> StepResult:
     custom = _custom_ops(content)
     if custom and not select_ops:
         raise UnsupportedOpsError(
             "the converted model needs ops that TFLite does not have built in: " + ", ".join(custom)
         )
     target.write_bytes(content)
-    notes: tuple[str, ...] = ()
-    if fixed:
-        dims = ", ".join(f"{name}={size}" for name, size in fixed.items())
-        notes = (f"TFLite cannot run this model's loops with a dynamic batch, so {dims} is fixed",)
-    if custom:
-        notes += (f"the artifact needs TensorFlow's kernels (Flex delegate): {', '.join(custom)}",)
+    listed = ", ".join(custom)
     return StepResult(
         tools=versions("tensorflow-cpu"),
-        options={"select_ops": ", ".join(custom)} if custom else {},
-        fixed_dims=fixed,
-        notes=notes,
+        options={"select_ops": listed} if custom else {},
+        notes=(f"the artifact needs TensorFlow's kernels (Flex delegate): {listed}",)
+        if custom
+        else (),
     )
 
 
-class _DynamicLoopError(Exception):
-    """A loop over tensors whose first dimension is dynamic."""
+def _no_dynamic_loop() -> ConversionError:
+    return ConversionError(
+        "TFLite cannot run a loop over tensors of dynamic size, which this model has",
+        hint="make the sizes of its inputs static with --input",
+    )
 
 
 def _batch_of(signature: Signature) -> dict[str, int]:
@@ -95,10 +132,7 @@ def _batch_of(signature: Signature) -> dict[str, int]:
         if spec.shape and isinstance(spec.shape[0], str)
     }
     if not found:
-        raise ConversionError(
-            "TFLite cannot run a loop over tensors of dynamic size, which this model has",
-            hint="make the sizes of its inputs static with --input",
-        )
+        raise _no_dynamic_loop()
     return {str(dim): size for dim, size in found.items()}
 
 
@@ -138,7 +172,7 @@ def _run(converter: Any, select_ops: bool) -> bytes:
         text = str(error)
         _raise_unsupported(text, error)
         if any(sign in text for sign in _DYNAMIC_LOOP):
-            raise _DynamicLoopError from error
+            raise DynamicLoopError from error
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         why = next((line for line in lines if "error:" in line), lines[0] if lines else "")
         raise ConversionError(f"the TFLite converter failed: {why}") from error

@@ -1,0 +1,31 @@
+"""Keras layers that TensorFlow's converters have no form for, and get one here.
+
+The sweep in tests/sweep/test_keras_layers.py takes every layer to every format.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.keras_trials import Outcome, taken
+
+RIGHT = Outcome("right")
+
+
+@pytest.mark.parametrize("case", ["LSTM, any length", "GRU, masked"])
+def test_a_recurrent_layer_keeps_its_batch_dynamic_in_tflite(case: str, tmp_path: Path) -> None:
+    assert taken(case, ("tflite",), tmp_path) == {"tflite": RIGHT}
+
+
+@pytest.mark.parametrize("case", ["Activation, celu", "Conv1DTranspose, valid"])
+def test_ops_without_an_onnx_form_are_written_by_others(case: str, tmp_path: Path) -> None:
+    assert taken(case, ("onnx",), tmp_path) == {"onnx": RIGHT}
+
+
+def test_text_is_refused_by_the_name_of_what_processes_it(tmp_path: Path) -> None:
+    found = taken("TextVectorization", ("savedmodel", "onnx"), tmp_path)
+    assert found["savedmodel"] == RIGHT
+    assert found["onnx"].kind == "refused"
+    assert "StaticRegexReplace" in found["onnx"].reason
