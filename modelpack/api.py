@@ -42,6 +42,7 @@ def convert(
     outputs: Iterable[str] = (),
     weights: AnyPath | None = None,
     factory_args: FactoryArgs = (),
+    imports: Iterable[str] = (),
     trust: bool = False,
     data: AnyPath | None = None,
     name: str = "",
@@ -66,6 +67,7 @@ def convert(
         outputs: names of the outputs, in order.
         factory_args: what a Python reference is called with: keywords by name, or a sequence
             of positions; plain values, as JSON has them.
+        imports: modules, or files, to import before the model is loaded.
 
     The other keywords are those of `modelpack.verbs.convert.ConvertOptions`.
 
@@ -78,6 +80,7 @@ def convert(
         outputs=tuple(outputs),
         weights=_path(weights),
         factory_args=_json(factory_args),
+        imports=tuple(imports),
         trust=trust,
         data=_path(data),
         name=name,
@@ -146,6 +149,7 @@ def validate(
     reference: AnyPath = "",
     weights: AnyPath | None = None,
     factory_args: FactoryArgs = (),
+    imports: Iterable[str] = (),
     runtime: str = "",
     reference_runtime: str = "",
     trust: bool = False,
@@ -171,6 +175,7 @@ def validate(
         reference=os.fspath(reference),
         weights=_path(weights),
         factory_args=_json(factory_args),
+        imports=tuple(imports),
         runtime=runtime,
         reference_runtime=reference_runtime,
         trust=trust,
@@ -221,6 +226,7 @@ def inspect(
     *,
     weights: AnyPath | None = None,
     factory_args: FactoryArgs = (),
+    imports: Iterable[str] = (),
     trust: bool = False,
     inputs: Specs = (),
     limits: Limits | None = None,
@@ -236,6 +242,7 @@ def inspect(
         trust,
         _specs(inputs),
         factory_args=_json(factory_args),
+        imports=tuple(imports),
     )
     return _inspect(request, limits)
 

@@ -64,6 +64,7 @@ class ModelRef:
         runtime: what runs it, by a name of its format; empty for the format's usual one.
         factory_args: what a Python reference is called with, as JSON: an object for keywords,
             an array for positions; empty for nothing.
+        imports: modules (names, or paths of files) that are imported before it is loaded.
     """
 
     format: str
@@ -77,6 +78,7 @@ class ModelRef:
     channel_last: tuple[str, ...] = ()
     runtime: str = ""
     factory_args: str = ""
+    imports: tuple[str, ...] = ()
 
     @property
     def loading(self) -> ModelRef:
@@ -88,6 +90,7 @@ class ModelRef:
             weights=self.weights,
             trusted=self.trusted,
             factory_args=self.factory_args,
+            imports=self.imports,
         )
 
     @property

@@ -80,6 +80,33 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def located_module(name: str) -> str:
+    """A module to import, with a file's path made absolute.
+
+    Raises:
+        InputError: there is no such file, or it is no module's name.
+    """
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise InputError(f"there is no file '{name}' to import")
+        return str(Path(name).absolute())
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise InputError(
+            f"'{name}' is no module", hint="give --import package.module or --import file.py"
+        )
+    return name
+
+
+def import_modules(ref: ModelRef) -> None:
+    """Import what the user says that loading the model needs, such as its custom classes.
+
+    Raises:
+        InputError, MissingDependencyError: a module cannot be imported.
+    """
+    for name in ref.imports:
+        _import(name)
+
+
 def load(ref: ModelRef) -> Any:
     """Import the reference and return the model it names, calling it when it is a factory.
 

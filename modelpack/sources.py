@@ -64,6 +64,7 @@ class Request:
         outputs: output names, in order.
         runtime: what is to run it, by a name of its format; empty for the usual one.
         factory_args: what a Python reference is called with, as JSON; empty for nothing.
+        imports: modules (names, or paths of files) to import before it is loaded.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Request:
     outputs: tuple[str, ...] = ()
     runtime: str = ""
     factory_args: str = ""
+    imports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ def locate(request: Request) -> ModelRef:
         outputs=request.outputs,
         runtime=request.runtime,
         factory_args=factory_args,
+        imports=tuple(reference.located_module(name) for name in request.imports),
     )
 
 

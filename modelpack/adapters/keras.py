@@ -18,7 +18,7 @@ import numpy as np
 
 from modelpack import reference
 from modelpack.adapters import keras_scan, keras_wide, savedmodel_writing
-from modelpack.adapters.keras_tracing import plain_convolution
+from modelpack.adapters.keras_tracing import plain_forms
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import (
@@ -60,6 +60,8 @@ def scan(ref: ModelRef) -> list[str]:
     """
     if ref.encoding is Encoding.PYTHON:
         return []
+    if ref.imports:
+        _keras()
     return keras_scan.findings(ref)
 
 
@@ -170,7 +172,7 @@ def _write(source: ModelRef, target: str) -> None:
     module = tf.Module()
     try:
         # Were the function an attribute of the module, saving would trace it once more,
-        # beyond the reach of plain_convolution, and write it twice.
+        # beyond the reach of plain_forms, and write it twice.
         concrete = _function(loaded, signature)
     except ModelpackError:
         raise
@@ -226,6 +228,7 @@ def _identity(ref: ModelRef) -> ModelRef:
 @lru_cache(maxsize=1)
 def _load(ref: ModelRef) -> _Loaded:
     keras = _keras()
+    reference.import_modules(ref)
     producer = ""
     if ref.encoding is Encoding.PYTHON:
         model = reference.load(ref)
@@ -286,10 +289,11 @@ def _load_file(keras: Any, ref: ModelRef) -> Any:
 
 
 def _load_hint(ref: ModelRef, found: list[str]) -> str:
-    if found:
+    if found or ref.imports:
         return (
-            "a custom class is not in the file: give a Python reference (module:function) that "
-            f"builds the model, with --weights {ref.display}"
+            "a custom class is not in the file: decorate it with "
+            "keras.saving.register_keras_serializable() and give its module with --import, or "
+            f"give a Python reference that builds the model, with --weights {ref.display}"
         )
     if ref.encoding is Encoding.HDF5:
         return "the .h5 format cannot hold every model: save it again as .keras"
@@ -340,6 +344,9 @@ def _reason(error: BaseException) -> str:
     lines = lines_of(error)
     if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
         return f"{lines[0].removesuffix('.')}: {lines[1]}"
+    inner = [line for line in lines if line.startswith("Exception encountered: ")]
+    if inner:  # what goes before only says that an object of the file could not be made
+        return inner[-1].removeprefix("Exception encountered: ").partition(" Full object")[0]
     return first_line(error).partition(" Full object config:")[0]
 
 
@@ -607,7 +614,7 @@ def answer(loaded: _Loaded, signature: Signature, feed: Case) -> Case:
     flat = [
         tf.constant(feed[spec.name], tf.as_dtype(spec.dtype.value)) for spec in signature.inputs
     ]
-    with plain_convolution():
+    with plain_forms():
         value = loaded.model(_packed(loaded.structure, flat), training=False)
     leaves = _flat_outputs(value)
     return {
@@ -630,7 +637,7 @@ def _output_leaves(
         found[:] = _flat_outputs(value)
         return [leaf for _, leaf in found]
 
-    with plain_convolution():
+    with plain_forms():
         tf.function(call, input_signature=_tensor_specs(tf, inputs)).get_concrete_function()
     return found
 
@@ -645,7 +652,7 @@ def _function(loaded: _Loaded, signature: Signature) -> Any:
         return {spec.name: leaf for spec, leaf in zip(signature.outputs, leaves, strict=True)}
 
     function = tf.function(serve, input_signature=_tensor_specs(tf, signature.inputs))
-    with plain_convolution():
+    with plain_forms():
         return function.get_concrete_function()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from modelpack import reference
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import InputError
 
@@ -66,13 +68,36 @@ def findings(ref: ModelRef) -> list[str]:
     Raises:
         InputError: the file is damaged, or holds weights only.
     """
-    return list(dict.fromkeys(_walk(_config(ref), "the model")))
+    return list(dict.fromkeys(_walk(_config(ref), "the model", _Known(ref))))
 
 
-def _walk(node: Any, layer: str) -> Iterator[str]:
+class _Known:
+    """Custom classes and functions that the user says are theirs.
+
+    Args:
+        ref: its imports are imported, since that is what registers names.
+    """
+
+    def __init__(self, ref: ModelRef) -> None:
+        reference.import_modules(ref)
+        self._modules = {Path(name).stem if name.endswith(".py") else name for name in ref.imports}
+
+    def has(self, node: dict[str, Any]) -> bool:
+        """Whether a node of the configuration is of an imported module, or registered by one."""
+        if not self._modules:
+            return False
+        import keras
+
+        module, name = node.get("module"), node.get("registered_name")
+        if isinstance(module, str) and module in self._modules:
+            return True
+        return isinstance(name, str) and keras.saving.get_registered_object(name) is not None
+
+
+def _walk(node: Any, layer: str, known: _Known) -> Iterator[str]:
     if isinstance(node, list):
         for item in node:
-            yield from _walk(item, layer)
+            yield from _walk(item, layer, known)
         return
     if not isinstance(node, dict):
         return
@@ -80,12 +105,12 @@ def _walk(node: Any, layer: str) -> Iterator[str]:
     if "class_name" in node:
         if isinstance(config, dict) and isinstance(config.get("name"), str):
             layer = f"layer '{config['name']}'"
-        yield from _judge(node, layer)
+        yield from _judge(node, layer, known)
     for item in node.values():
-        yield from _walk(item, layer)
+        yield from _walk(item, layer, known)
 
 
-def _judge(node: dict[str, Any], layer: str) -> Iterator[str]:
+def _judge(node: dict[str, Any], layer: str, known: _Known) -> Iterator[str]:
     name = str(node["class_name"])
     module = node.get("module")
     registered = node.get("registered_name")
@@ -99,7 +124,10 @@ def _judge(node: dict[str, Any], layer: str) -> Iterator[str]:
     if name in _LOADERS:
         yield f"{layer} is a {name}, which {_LOADERS[name]}"
     if name == "function":
-        yield from _judge_function(node, layer)
+        if not known.has(node):
+            yield from _judge_function(node, layer)
+    elif known.has(node):
+        pass  # what it loads else was judged above
     elif isinstance(module, str) and module.split(".")[0] not in {"keras", "builtins"}:
         yield f"{layer} is a {name} of the module '{module}', which is not part of Keras"
     elif "module" in node and module is None and registered:

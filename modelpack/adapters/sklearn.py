@@ -81,7 +81,7 @@ def describe(ref: ModelRef) -> Description:
 
 def _key(ref: ModelRef) -> ModelRef:
     """The part of a reference that decides on the native signature."""
-    return ModelRef(ref.format, ref.encoding, ref.location, trusted=ref.trusted)
+    return ref.loading
 
 
 @lru_cache

@@ -154,13 +154,13 @@ def load(ref: ModelRef) -> Any:
             version of scikit-learn.
         UntrustedSourceError: loading would run code of the file, and it is not trusted.
     """
-    return _load(ref.encoding, ref.location, ref.trusted)
+    return _load(ref.loading)
 
 
 @lru_cache
-def _load(encoding: Encoding, location: str, trusted: bool) -> Any:
-    ref = ModelRef("sklearn", encoding, location, trusted=trusted)
-    model = reference.load(ref) if encoding is Encoding.PYTHON else _load_file(ref)
+def _load(ref: ModelRef) -> Any:
+    reference.import_modules(ref)
+    model = reference.load(ref) if ref.encoding is Encoding.PYTHON else _load_file(ref)
     root = type(model).__module__.partition(".")[0]
     if root in _BOOSTERS:
         raise InputError(f"'{ref.display}' is a {_BOOSTERS[root]} model, which is not supported")

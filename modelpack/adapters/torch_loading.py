@@ -40,6 +40,7 @@ def _load(ref: ModelRef) -> Model:
     torch.backends.mha.set_fastpath_enabled(False)
     if ref.encoding is not Encoding.PYTHON:
         _demand_trust(ref)
+    reference.import_modules(ref)
     model = _LOADERS[ref.encoding](ref)
     if isinstance(model, ExportedProgram):
         return model

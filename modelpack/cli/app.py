@@ -17,6 +17,7 @@ from modelpack.cli.options import (
     Data,
     Debug,
     FactoryArgs,
+    Imports,
     Inputs,
     Json,
     Junit,
@@ -167,6 +168,7 @@ def _convert(
     outputs: Outputs = None,
     weights: Weights = None,
     factory_args: FactoryArgs = "",
+    imports: Imports = None,
     trust: Trust = False,
     data: Data = None,
     name: Name = "",
@@ -199,6 +201,7 @@ def _convert(
             outputs=tuple(outputs or ()),
             weights=weights,
             factory_args=factory_args,
+            imports=tuple(imports or ()),
             trust=trust,
             data=data,
             name=name,
@@ -295,6 +298,7 @@ def validate(
         typer.Option("--weights", metavar="FILE", help="State dict of the reference."),
     ] = None,
     factory_args: FactoryArgs = "",
+    imports: Imports = None,
     runtime: Annotated[
         str, typer.Option("--runtime", metavar="NAME", help="What runs MODEL; see the reference.")
     ] = "",
@@ -329,6 +333,7 @@ def validate(
             reference=reference,
             weights=weights,
             factory_args=factory_args,
+            imports=tuple(imports or ()),
             runtime=runtime,
             reference_runtime=reference_runtime,
             trust=trust,
@@ -411,6 +416,7 @@ def inspect(
     inputs: Inputs = None,
     weights: Weights = None,
     factory_args: FactoryArgs = "",
+    imports: Imports = None,
     trust: Trust = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -427,7 +433,14 @@ def inspect(
         from modelpack.sources import Request
         from modelpack.verbs import inspect as verbs
 
-        request = Request(model, weights, trust, specs(inputs), factory_args=factory_args)
+        request = Request(
+            model,
+            weights,
+            trust,
+            specs(inputs),
+            factory_args=factory_args,
+            imports=tuple(imports or ()),
+        )
         with speaking(manner):
             found = verbs.inspect(request, limits(timeout, memory_limit))
         render.inspection(found, manner)

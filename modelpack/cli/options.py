@@ -67,6 +67,14 @@ FactoryArgs = Annotated[
         help="What a Python reference is called with: an object of keywords, or an array.",
     ),
 ]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="A module, or file.py, to import first: it registers custom classes. Repeatable.",
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option("--trust", help="Load a file even if that runs code it contains."),

@@ -70,6 +70,7 @@ class ConvertOptions:
         outputs: names of the outputs, in order.
         weights: state dict for a Python reference.
         factory_args: what a Python reference is called with, as JSON.
+        imports: modules to import before a model is loaded.
         trust: load a source even if that runs code it contains.
         data: samples to compare on; generated from the signature when None.
         name: the model's name; the source's by default.
@@ -92,6 +93,7 @@ class ConvertOptions:
     outputs: tuple[str, ...] = ()
     weights: Path | None = None
     factory_args: str = ""
+    imports: tuple[str, ...] = ()
     trust: bool = False
     data: Path | None = None
     name: str = ""
@@ -225,6 +227,7 @@ def _request(model: str, options: ConvertOptions) -> Request:
         options.inputs,
         options.outputs,
         factory_args=options.factory_args,
+        imports=options.imports,
     )
 
 

@@ -51,6 +51,7 @@ class ValidateOptions:
         reference: a model to compare with, instead of the manifest's golden samples.
         weights: state dict, when the reference is a Python reference.
         factory_args: what the Python reference is called with, as JSON.
+        imports: modules to import before a model is loaded.
         trust: load model and reference even if that runs code they contain.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.
@@ -71,6 +72,7 @@ class ValidateOptions:
     reference: str = ""
     weights: Path | None = None
     factory_args: str = ""
+    imports: tuple[str, ...] = ()
     trust: bool = False
     inputs: tuple[TensorSpec, ...] = ()
     data: Path | None = None
@@ -169,7 +171,7 @@ def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | 
     Inputs belong to the reference. So do weights and the arguments of a factory, unless only
     the model can have them.
     """
-    own = Request(model, trust=options.trust, runtime=options.runtime)
+    own = Request(model, trust=options.trust, runtime=options.runtime, imports=options.imports)
     if not options.reference:
         if options.reference_runtime:
             raise InputError("a runtime of the reference needs one", hint="add --reference MODEL")
@@ -179,6 +181,7 @@ def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | 
         trust=options.trust,
         inputs=options.inputs,
         runtime=options.reference_runtime,
+        imports=options.imports,
     )
     if options.weights is None and not options.factory_args:
         return own, other
