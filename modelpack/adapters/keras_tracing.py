@@ -1,10 +1,57 @@
-"""Keeps Keras from tracing grouped convolutions in a form that converters or runtimes refuse."""
+"""Keeps Keras from tracing layers in a form that converters or runtimes refuse."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def plain_forms() -> Iterator[None]:
+    """Trace every layer in a form that can be converted, for a while."""
+    with plain_convolution(), folded_time():
+        yield
+
+
+@contextlib.contextmanager
+def folded_time() -> Iterator[None]:
+    """Trace `TimeDistributed` over a dynamic number of steps as one call with all of them.
+
+    Keras maps the layer over the steps; TensorFlow vectorizes that into a graph that cannot
+    always be run, let alone converted. At inference the rows of a batch do not depend on each
+    other, so steps may be rows.
+    """
+    from keras.layers import TimeDistributed
+
+    original = TimeDistributed.call
+
+    def call(layer: Any, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if inputs.shape[1] is not None:
+            return original(layer, inputs, training=training, mask=mask)
+        return _call_on_steps(layer.layer, inputs, training, mask)
+
+    TimeDistributed.call = call
+    try:
+        yield
+    finally:
+        TimeDistributed.call = original
+
+
+def _call_on_steps(layer: Any, inputs: Any, training: Any, mask: Any) -> Any:
+    """Call a layer on (batch, time, ...) as if that were (batch * time, ...)."""
+    from keras import ops
+
+    def folded(tensor: Any) -> Any:
+        return ops.reshape(tensor, (-1, *ops.shape(tensor)[2:]))
+
+    options = {}
+    if layer._call_has_mask_arg and mask is not None:
+        options["mask"] = folded(mask)
+    if layer._call_has_training_arg:
+        options["training"] = training
+    result = layer.call(folded(inputs), **options)
+    return ops.reshape(result, (-1, ops.shape(inputs)[1], *ops.shape(result)[1:]))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from modelpack.adapters import tflite_transposes
+from modelpack.adapters import tflite_guards
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, UnsupportedOpsError
 from modelpack.signature import DEFAULT_SIGNATURE, Signature
@@ -141,23 +141,29 @@ def _convert(
 ) -> bytes:
     import tensorflow as tf
 
-    if source.path:
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            source.path, signature_keys=[source.key]
-        )
-        return _run(converter, select_ops)
     scratch = Path(tempfile.mkdtemp())
     try:
-        renamed = _save_wrapped(source, signature, scratch)
+        if source.path:
+            key, renamed = source.key, {}
+            _copy_graph(Path(source.path), scratch)
+        else:
+            key, renamed = DEFAULT_SIGNATURE, _save_wrapped(source, signature, scratch)
         if batch_one:
             _fix_lists(scratch / "saved_model.pb")
-        tflite_transposes.guard(scratch / "saved_model.pb")
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            str(scratch), signature_keys=[DEFAULT_SIGNATURE]
-        )
+        tflite_guards.guard(scratch / "saved_model.pb")
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch), signature_keys=[key])
         return _with_names(_run(converter, select_ops), renamed)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _copy_graph(saved_model: Path, target: Path) -> None:
+    """Copy a SavedModel's graph; the rest of it is linked."""
+    for item in saved_model.iterdir():
+        if item.name == "saved_model.pb":
+            shutil.copyfile(item, target / item.name)
+        else:
+            (target / item.name).symlink_to(item)
 
 
 def _run(converter: Any, select_ops: bool) -> bytes:

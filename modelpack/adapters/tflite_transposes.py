@@ -8,7 +8,6 @@ none through Maximum, so a maximum of such an ``x`` with itself keeps them apart
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 _EXCHANGED = {"Div", "RealDiv", "Sub", "TruncateDiv"}
@@ -25,21 +24,8 @@ _ELEMENTWISE = {
 }
 
 
-def guard(saved_model: Path) -> None:
-    """Rewrite a SavedModel's graph in place; what it computes stays the same."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved = saved_model_pb2.SavedModel.FromString(saved_model.read_bytes())
-    guarded = 0
-    for meta in saved.meta_graphs:
-        for function in meta.graph_def.library.function:
-            guarded += _guard_nodes(function.node_def)
-    if guarded:
-        saved_model.write_bytes(saved.SerializeToString(deterministic=True))
-
-
-def _guard_nodes(nodes: Any) -> int:
-    """Guard operands in the body of one function; return how many."""
+def guard(nodes: Any) -> int:
+    """Guard operands in the body of one function, in place; return how many."""
     by_name = {node.name: node for node in nodes}
     moved = _reached({"Transpose"}, nodes, by_name)
     guarded = [node for node in nodes if _is_at_risk(node) and _source(node.input, -1) in moved]

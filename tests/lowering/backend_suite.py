@@ -237,11 +237,11 @@ def _tflite(
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
-    from modelpack.adapters import tflite_transposes
+    from modelpack.adapters import tflite_guards
     from modelpack.lowering.context import Target
 
     names, results = _lowered(model, Target.TFLITE, scratch / "saved", sample)
-    tflite_transposes.guard(scratch / "saved" / "saved_model.pb")
+    tflite_guards.guard(scratch / "saved" / "saved_model.pb")
     converter = tf.lite.TFLiteConverter.from_saved_model(str(scratch / "saved"))
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     interpreter = Interpreter(model_content=converter.convert(), num_threads=1)

@@ -19,6 +19,15 @@ def test_a_recurrent_layer_keeps_its_batch_dynamic_in_tflite(case: str, tmp_path
     assert taken(case, ("tflite",), tmp_path) == {"tflite": RIGHT}
 
 
+def test_steps_of_dynamic_number_are_traced_as_rows(tmp_path: Path) -> None:
+    found = taken("TimeDistributed, dense of any length", ("savedmodel", "onnx"), tmp_path)
+    assert found == {"savedmodel": RIGHT, "onnx": RIGHT}
+
+
+def test_rows_of_zeros_have_a_unit_norm_of_zero_in_tflite(tmp_path: Path) -> None:
+    assert taken("UnitNormalization", ("tflite",), tmp_path) == {"tflite": RIGHT}
+
+
 @pytest.mark.parametrize("case", ["Activation, celu", "Conv1DTranspose, valid"])
 def test_ops_without_an_onnx_form_are_written_by_others(case: str, tmp_path: Path) -> None:
     assert taken(case, ("onnx",), tmp_path) == {"onnx": RIGHT}

@@ -25,6 +25,7 @@ NO_CASE = {
     "Layer": "the base of all layers",
     "Wrapper": "the base of wrappers, which calls nothing",
     "InputSpec": "a description, no layer",
+    "TFSMLayer": "loads a SavedModel from a path, which a Keras file does not hold",
     "FlaxLayer": "needs the JAX backend",
     "JaxLayer": "needs the JAX backend",
     "TorchModuleWrapper": "needs the PyTorch backend",
@@ -104,8 +105,8 @@ def layer_of(name: str) -> str:
 
 def public_classes() -> Iterator[str]:
     """Names of the public classes of ``keras.layers``; aliases are left out."""
-    found = {getattr(layers, name) for name in dir(layers)}
-    yield from sorted(item.__name__ for item in found if isinstance(item, type))
+    found = [getattr(layers, name) for name in dir(layers)]
+    yield from sorted({item.__name__ for item in found if isinstance(item, type)})
 
 
 # --- core ----------------------------------------------------------------------------------
@@ -138,7 +139,8 @@ def _reversible() -> Any:
 
 _NO_ACTIVATIONS = {"deserialize", "get", "serialize"} | {"threshold"}  # which needs arguments
 for _name in dir(keras.activations):
-    if callable(getattr(keras.activations, _name)) and _name not in _NO_ACTIVATIONS:
+    _function = getattr(keras.activations, _name)
+    if getattr(_function, "__name__", "") == _name and _name not in _NO_ACTIVATIONS:
         each(
             f"Activation, {_name}",
             lambda n=_name: [layers.Dense(6), layers.Activation(n)],
@@ -258,8 +260,8 @@ case("MultiHeadAttention, causal")(
 case("MultiHeadAttention, with scores")(
     lambda: _self_attention(layers.MultiHeadAttention(2, 4), return_attention_scores=True)
 )
-case("GroupQueryAttention")(lambda: _self_attention(layers.GroupQueryAttention(4, 4, 2)))
-case("GroupQueryAttention, causal")(
+case("GroupedQueryAttention")(lambda: _self_attention(layers.GroupQueryAttention(4, 4, 2)))
+case("GroupedQueryAttention, causal")(
     lambda: _self_attention(layers.GroupQueryAttention(4, 4, 2), use_causal_mask=True)
 )
 
@@ -360,6 +362,14 @@ each("ConvLSTM2D, sequences", lambda: layers.ConvLSTM2D(3, 3, return_sequences=T
 each("ConvLSTM3D", lambda: layers.ConvLSTM3D(2, 3, padding="same"), 3, 4, 4, 4, 2)
 
 
+each(
+    "TimeDistributed, dense of any length",
+    lambda: layers.TimeDistributed(layers.Dense(4, "relu")),
+    None,
+    3,
+)
+
+
 @case("LSTM, initial states")
 def _from_states() -> Any:
     x = keras.Input((6, 3), name="x")
@@ -413,6 +423,16 @@ case("Dot, normalized")(lambda: merged(layers.Dot(1, normalize=True), (4,), (4,)
 
 each("Flatten", layers.Flatten, 4, 3)
 each("Flatten, any size", layers.Flatten, None, 3)
+each(
+    "Permute, then subtracted",
+    lambda: [
+        layers.Permute((2, 1)),
+        layers.Lambda(lambda x: 1.0 - x),
+        layers.Lambda(lambda x: 2.0 / (x + 9.0)),
+    ],
+    3,
+    4,
+)
 each("Permute", lambda: layers.Permute((2, 1)), None, 3)
 each("RepeatVector", lambda: layers.RepeatVector(3), 4)
 each("Reshape", lambda: layers.Reshape((2, -1)), 4, 3)

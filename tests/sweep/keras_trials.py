@@ -52,6 +52,11 @@ def taken(case: str, forms: Sequence[str], folder: Path) -> dict[str, Outcome]:
     return outcomes(source, forms, folder)
 
 
+def described(source: ModelRef, folder: Path) -> Opened:
+    """Open a model."""
+    return open_model(InlinePool(folder), source)
+
+
 def outcomes(source: ModelRef, forms: Sequence[str], folder: Path) -> dict[str, Outcome]:
     """Take a model to the formats and judge what is made."""
     pool = InlinePool(folder)
