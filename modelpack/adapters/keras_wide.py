@@ -29,6 +29,9 @@ def widened(model: Any) -> Any:
         config = _in_float64(keras.saving.serialize_keras_object(model))
         copy = keras.saving.deserialize_keras_object(config)
         copy.set_weights([_wide(array) for array in weights])
+        for layer in copy._flatten_layers():
+            if hasattr(layer, "finalize_state"):  # of adapted layers: what they compute with
+                layer.finalize_state()
     except Exception as error:  # custom classes and lambdas fail in ways of their own
         raise InputError(
             f"the model cannot be built to compute in float64: {first_line(error)}"

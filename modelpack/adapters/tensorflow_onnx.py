@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from modelpack import onnx_graph
-from modelpack.adapters import onnx_weights
+from modelpack.adapters import onnx_weights, tensorflow_onnx_ops
 from modelpack.adapters.onnx_canonical import canonicalize
 from modelpack.adapters.savedmodel_bytes import canonicalize_functions
 from modelpack.adapters.tensorflow_freezing import Frozen, Reader, frozen, rename
@@ -167,7 +166,9 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
         converted = tfonnx.process_tf_graph(
             graph,
             continue_on_error=False,
-            custom_op_handlers={"Erfc": (_erfc, []), "Expm1": (_expm1, [])},
+            custom_op_handlers={
+                op: (write, []) for op, write in tensorflow_onnx_ops.BY_NAME.items()
+            },
             **settings,
         )
     try:
@@ -178,49 +179,6 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
             raise
         return _run_tf2onnx(definition, settings, keep_going=True)
     return optimized.make_model("", graph_name="model")
-
-
-def _erfc(context: Any, node: Any, name: str, arguments: Any) -> None:
-    """Write erfc(x) as 1 - erf(x): ONNX has no Erfc, and Keras computes GELU with it."""
-    from tf2onnx import utils
-
-    node.type = "Erf"
-    output = node.output[0]
-    dtype = context.get_dtype(output)
-    one = context.make_const(
-        utils.make_name("one"), np.array(1, utils.map_onnx_to_numpy_type(dtype))
-    )
-    difference = context.make_node(
-        "Sub", [one.output[0], output], dtypes=[dtype], shapes=[context.get_shape(output)]
-    )
-    users = [other for other in context.get_nodes() if other.name != difference.name]
-    context.replace_all_inputs(output, difference.output[0], ops=users)
-
-
-def _expm1(context: Any, node: Any, name: str, arguments: Any) -> None:
-    """Write exp(x) - 1 as tanh(x / 2) * (exp(x) + 1): ONNX has no Expm1.
-
-    Where x is small the plain difference would cancel; where it is large the tanh is 1 or -1.
-    """
-    from tf2onnx import utils
-
-    (given,), (output,) = node.input, node.output
-    dtype, shape = context.get_dtype(output), context.get_shape(output)
-    numpy_type = utils.map_onnx_to_numpy_type(dtype)
-    half, one = (
-        context.make_const(utils.make_name("number"), np.array(value, numpy_type)).output[0]
-        for value in (0.5, 1)
-    )
-
-    def made(op: str, *inputs: str) -> str:
-        return str(context.make_node(op, list(inputs), dtypes=[dtype], shapes=[shape]).output[0])
-
-    tanh = made("Tanh", made("Mul", given, half))
-    sum_ = made("Add", made("Exp", given), one)
-    context.remove_node(node.name)
-    context.make_node(
-        "Mul", [tanh, sum_], name=node.name, outputs=[output], shapes=[shape], dtypes=[dtype]
-    )
 
 
 def _raise_unsupported(failures: _Failures, cause: Exception | None) -> None:
@@ -250,7 +208,7 @@ def _finish(model: Any, signature: Signature, name: str, weights: Mapping[str, R
     What tells of its making is dropped.
     """
     graph = model.graph
-    _drop_negative_pads(graph)
+    tensorflow_onnx_ops.repair(graph)
     recipes = onnx_weights.detach(model, set(weights))
     initializers = {item.name for item in graph.initializer}
     extra = {item.name for item in graph.input} - initializers
@@ -269,24 +227,6 @@ def _finish(model: Any, signature: Signature, name: str, weights: Mapping[str, R
         for value in (*inner.input, *inner.output, *inner.value_info) if inner is not graph else ():
             _forget_made_up_dims(value)
     onnx_graph.drop_unused_opsets(model)
-
-
-def _drop_negative_pads(graph: Any) -> None:
-    """Let transposed convolutions reach beyond the last step by ``output_padding``.
-
-    tf2onnx writes it as a negative padding at the end, which ONNX does not allow.
-    """
-    for node in graph.node:
-        attributes = {item.name: item for item in node.attribute}
-        if node.op_type != "ConvTranspose" or "pads" not in attributes:
-            continue
-        pads = attributes["pads"].ints
-        axes = len(pads) // 2
-        beyond = [max(-pad, 0) for pad in pads[axes:]]
-        if not any(beyond) or "output_padding" in attributes:
-            continue
-        node.attribute.append(onnx.helper.make_attribute("output_padding", beyond))
-        pads[axes:] = [max(pad, 0) for pad in pads[axes:]]
 
 
 def _check_types(values: Any, specs: tuple[TensorSpec, ...]) -> None:

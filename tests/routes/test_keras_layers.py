@@ -24,11 +24,23 @@ def test_steps_of_dynamic_number_are_traced_as_rows(tmp_path: Path) -> None:
     assert found == {"savedmodel": RIGHT, "onnx": RIGHT}
 
 
+def test_the_noise_of_an_adapted_normalization_is_that_of_rounding(tmp_path: Path) -> None:
+    assert taken("Normalization", ("savedmodel",), tmp_path) == {"savedmodel": RIGHT}
+
+
 def test_rows_of_zeros_have_a_unit_norm_of_zero_in_tflite(tmp_path: Path) -> None:
     assert taken("UnitNormalization", ("tflite",), tmp_path) == {"tflite": RIGHT}
 
 
-@pytest.mark.parametrize("case", ["Activation, celu", "Conv1DTranspose, valid"])
+WRITTEN = [
+    "Activation, celu",
+    "Conv1DTranspose, valid",
+    "Discretization",
+    "CategoryEncoding, one hot",
+]
+
+
+@pytest.mark.parametrize("case", WRITTEN)
 def test_ops_without_an_onnx_form_are_written_by_others(case: str, tmp_path: Path) -> None:
     assert taken(case, ("onnx",), tmp_path) == {"onnx": RIGHT}
 
