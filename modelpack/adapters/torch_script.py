@@ -70,8 +70,13 @@ class ScriptGraph(torch.nn.Module):  # type: ignore[misc]  # torch is not type-c
         self._hidden = (script,)  # not a child: torch.export refuses modules that hold one
         self._graph = _inlined(script)
         self._tensors: dict[str, str] = {}
-        for name, tensor in (*script.named_parameters(), *script.named_buffers()):
-            self._keep(f"self.{name}", tensor)
+        first: dict[int, str] = {}
+        for name, tensor in _weights(script):
+            place = self._tensors.get(first.setdefault(id(tensor), f"self.{name}"))
+            if place is None:
+                self._keep(f"self.{name}", tensor)
+            else:  # one weight of two names
+                self._tensors[f"self.{name}"] = place
         for node in _nodes(self._graph):
             value = node.output().toIValue() if node.kind() == "prim::Constant" else None
             if isinstance(value, torch.Tensor) and not _is_number(value):
@@ -141,9 +146,6 @@ class ScriptGraph(torch.nn.Module):  # type: ignore[misc]  # torch is not type-c
             return getattr(self, self._tensors[path])
         if isinstance(value, torch.nn.Module | torch._C.ScriptModule):
             return _Path(path, value)
-        if isinstance(value, torch.Tensor):  # a weight that is shared between two names
-            same = (key for key in self._tensors if _same(getattr(self, self._tensors[key]), value))
-            return getattr(self, self._tensors[next(same)])
         if isinstance(value, torch._C.ScriptObject):
             raise NotImplementedError(f"object of class {value._type().qualified_name()}")
         return value
@@ -223,8 +225,12 @@ def _is_number(tensor: torch.Tensor) -> bool:
     return tensor.dim() == 0 and tensor.dtype in {torch.int64, torch.float64, torch.bool}
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.data_ptr() == other.data_ptr() and one.shape == other.shape
+def _weights(script: torch.jit.ScriptModule) -> list[tuple[str, torch.Tensor]]:
+    """Parameters and buffers under each of their names."""
+    return [
+        *script.named_parameters(remove_duplicate=False),
+        *script.named_buffers(remove_duplicate=False),
+    ]
 
 
 def _known(condition: Any, node: Any) -> bool:

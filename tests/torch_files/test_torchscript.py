@@ -72,6 +72,12 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+def test_one_weight_of_two_names(tmp_path: Path) -> None:
+    path = saved(tmp_path, modules.TiedWeights())
+    session = converted(opened(path, "ids:int64[batch,seq]"))
+    compare(session, path, torch.randint(0, 10, (3, 5)))
+
+
 def test_both_sides_of_a_branch_on_values(tmp_path: Path) -> None:
     path = saved(tmp_path, modules.BranchOnValues())
     session = converted(opened(path, X))
