@@ -14,6 +14,7 @@ import pytest
 from modelpack.adapters import onnx_weights, tensorflow_onnx
 from modelpack.adapters.keras_tracing import plain_convolution
 from modelpack.adapters.tensorflow_freezing import frozen
+from modelpack.errors import ConversionError
 from modelpack.signature import DType, Signature, TensorSpec
 from modelpack.steps import StepOptions
 
@@ -157,3 +158,53 @@ def test_what_an_input_takes_part_in_stays() -> None:
     model = bound(nodes, weights)
     assert [item.op_type for item in model.graph.node] == ["Mul", "MatMul"]
     assert {item.name for item in model.graph.initializer} >= {"v", "three"}
+
+
+def saved_function(module: Any, body: Any, spec: TensorSpec) -> Any:
+    """A function of one tensor that answers a list, as the converter takes it."""
+
+    def serve(x: Any) -> Any:
+        return [tf.identity(body(module, x))]
+
+    tensor = tf.TensorSpec([None, *(spec.shape or ())[1:]], spec.dtype.value, name="arg_0")
+    return tf.function(serve, input_signature=[tensor])
+
+
+def test_large_tables_of_texts_are_constants(tmp_path: Path) -> None:
+    words = np.array([[f"{row} {column}" for column in range(32)] for row in range(40)])
+    module = tf.Module()
+    module.words = tf.Variable(words)
+    columns = TensorSpec("columns", DType.INT32, ("batch",))
+
+    def body(module: Any, columns: Any) -> Any:
+        return tf.gather(module.words, columns, axis=1)
+
+    function = saved_function(module, body, columns)
+    signature = Signature((columns,), (TensorSpec("y", DType.STRING, (40, "batch")),))
+    target = tmp_path / "words.onnx"
+    tensorflow_onnx.write(function, signature, target, StepOptions(name="model"))
+    asked = np.array([3, 31, 0], np.int32)
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {"columns": asked})
+    assert given.tolist() == words[:, asked].tolist()
+
+
+@pytest.mark.parametrize("in_branch", [False, True])
+def test_a_function_that_changes_its_variables_is_refused(tmp_path: Path, in_branch: bool) -> None:
+    module = tf.Module()
+    module.kernel = tf.Variable(np.ones((32, 32), np.float32))
+
+    def change() -> Any:
+        return tf.identity(module.kernel.assign_add(tf.ones((32, 32))))
+
+    def body(_: Any, x: Any) -> Any:
+        if in_branch:
+            return x @ tf.cond(tf.reduce_sum(x) > 0, change, module.kernel.read_value)
+        return x @ change()
+
+    spec = TensorSpec("x", DType.FLOAT32, ("batch", 32))
+    signature = Signature((spec,), (TensorSpec("y", DType.FLOAT32, ("batch", 32)),))
+    with pytest.raises(ConversionError, match="changes a variable"):
+        tensorflow_onnx.write(
+            saved_function(module, body, spec), signature, tmp_path / "y.onnx", StepOptions()
+        )
