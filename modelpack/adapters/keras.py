@@ -342,11 +342,11 @@ def _lookup_table(layer: Any) -> Any:
 def _reason(error: BaseException) -> str:
     """What is wrong; of an error within a layer also which layer it is."""
     lines = lines_of(error)
-    if len(lines) > 1 and lines[0].startswith("Exception encountered when calling"):
-        return f"{lines[0].removesuffix('.')}: {lines[1]}"
-    inner = [line for line in lines if line.startswith("Exception encountered: ")]
-    if inner:  # what goes before only says that an object of the file could not be made
-        return inner[-1].removeprefix("Exception encountered: ").partition(" Full object")[0]
+    for index, line in enumerate(lines):
+        if "Exception encountered when calling" in line and index + 1 < len(lines):
+            within = line[line.index("Exception encountered") :].removesuffix(".")
+            told = [other for other in lines[index + 1 :] if other != "Graph execution error:"]
+            return f"{within}: {' '.join(told[:2])}"
     return first_line(error).partition(" Full object config:")[0]
 
 

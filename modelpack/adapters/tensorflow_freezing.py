@@ -19,6 +19,9 @@ import numpy.typing as npt
 from modelpack.errors import ConversionError
 
 Reader: TypeAlias = Callable[[], npt.NDArray[Any]]
+Table: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+_LOOKUPS = {"LookupTableFindV2"}
 
 # Variables of fewer elements are constants: optimizers fold norms and biases into others.
 _SMALLEST = 1024
@@ -43,12 +46,14 @@ class Frozen:
         inputs: names of the tensors that enter it, weights left out.
         outputs: names of the tensors that leave it.
         weights: what gives the value of each further input, by the name of its tensor.
+        tables: keys and values of each lookup table, by the ``shared_name`` of its node.
     """
 
     graph: Any
     inputs: list[str]
     outputs: list[str]
     weights: Mapping[str, Reader] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 def frozen(function: Any, *, with_weights: bool) -> Frozen:
@@ -62,8 +67,7 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
         with_weights: make every variable a constant, not an input.
 
     Raises:
-        ConversionError: the constants are more than a graph can hold, or the function changes
-            a variable.
+        ConversionError: the constants are more than a graph can hold.
     """
     from tensorflow.python.framework import convert_to_constants
 
@@ -78,13 +82,13 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
             aggressive_inlining=True,
             variable_names_denylist=kept,
         )
-        _demand_unchanged(data.graph_def)
         unfit = kept - _merely_read(data.graph_def, kept)
         if not unfit:
             break
         kept -= unfit
     graph, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
     _fill_captures(graph, concrete)
+    tables = _name_tables(graph, concrete, set(variables))
     names = {name: f"weight_{rank}" for rank, name in enumerate(n for n in variables if n in kept)}
     users = _users(graph)
     placeholders = {node.name: node for node in graph.node if node.name in names}
@@ -97,6 +101,7 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
         [tensor.name for tensor in concrete.inputs[:given]],
         [tensor.name for tensor in concrete.outputs],
         {f"{new}:0": variables[old].numpy for old, new in names.items()},
+        tables,
     )
 
 
@@ -121,10 +126,8 @@ def _variables(concrete: Any) -> dict[str, Any]:
 
 
 def _is_large(variable: Any) -> bool:
-    # Vectors are biases and norms, which are small beside what they belong to. Texts are no
-    # rows of bytes, which is how weights are bound.
-    is_table = variable.shape.rank > 1 and variable.dtype.name != "string"
-    return is_table and variable.shape.num_elements() >= _SMALLEST
+    # Vectors are biases and norms, which are small beside what they belong to.
+    return variable.shape.rank > 1 and variable.shape.num_elements() >= _SMALLEST
 
 
 def _check_size(variables: Iterator[Any]) -> None:
@@ -136,26 +139,6 @@ def _check_size(variables: Iterator[Any]) -> None:
         )
 
 
-def _demand_unchanged(graph: Any) -> None:
-    """Check that nothing which runs writes a variable: a graph has no place to keep it."""
-    functions = {item.signature.name: item.node_def for item in graph.library.function}
-    pending = [graph.node]
-    seen: set[str] = set()
-    while pending:
-        for node in pending.pop():
-            if node.op.startswith(("Assign", "ResourceScatter")):
-                raise ConversionError(
-                    f"the model changes a variable while it answers (node '{node.name}', "
-                    f"{node.op}), and ONNX keeps none between calls",
-                    hint="save a function that only reads its variables",
-                )
-            called = {item.func.name for item in node.attr.values() if item.HasField("func")}
-            called |= {item.name for value in node.attr.values() for item in value.list.func}
-            fresh = sorted(called & functions.keys() - seen)
-            seen.update(fresh)
-            pending += [functions[name] for name in fresh]
-
-
 def _fill_captures(graph: Any, concrete: Any) -> None:
     captured = {
         inner.op.name: outer
@@ -165,6 +148,41 @@ def _fill_captures(graph: Any, concrete: Any) -> None:
     for node in graph.node:
         if node.op == "Placeholder" and node.name in captured:
             _make_constant(node, captured[node.name])
+
+
+def _name_tables(graph: Any, concrete: Any, variables: set[str]) -> dict[str, Table]:
+    """Turn the placeholders of captured lookup tables into nodes with a name; what tables hold."""
+    import tensorflow as tf
+
+    handles = {inner.op.name: outer for outer, inner in concrete.graph.captures}
+    users = _users(graph)
+    found: dict[str, Table] = {}
+    for node in graph.node:
+        if node.op != "Placeholder" or node.name not in handles or node.name in variables:
+            continue
+        lookups = [user for user in _beyond_identity(node.name, users) if user.op in _LOOKUPS]
+        if not lookups:
+            continue
+        keys, values = lookups[0].attr["Tin"].type, lookups[0].attr["Tout"].type
+        held = tf.raw_ops.LookupTableExportV2(
+            table_handle=handles[node.name], Tkeys=keys, Tvalues=values
+        )
+        name = f"table_{len(found)}"
+        found[name] = (held.keys.numpy(), held.values.numpy())
+        node.op = "HashTableV2"
+        node.attr.clear()
+        node.attr["shared_name"].s = name.encode()
+        node.attr["key_dtype"].type = keys
+        node.attr["value_dtype"].type = values
+    return found
+
+
+def _beyond_identity(name: str, users: Mapping[str, list[Any]]) -> Iterator[Any]:
+    """Who reads a tensor, by way of identities too."""
+    for user in users[name]:
+        yield user
+        if user.op == "Identity":
+            yield from _beyond_identity(user.name, users)
 
 
 def _make_constant(node: Any, tensor: Any) -> None:

@@ -40,6 +40,7 @@ def write(function: Any, signature: Signature, target: Path, options: StepOption
         "input_names": [*made.inputs, *made.weights],
         "output_names": made.outputs,
         "tensors_to_rename": dict(zip(made.inputs + made.outputs, names, strict=True)),
+        "initialized_tables": dict(made.tables),
     }
     model = _convert(made.graph, settings)
     _finish(model, signature, options.name, made.weights)
@@ -166,9 +167,8 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
         converted = tfonnx.process_tf_graph(
             graph,
             continue_on_error=False,
-            custom_op_handlers={
-                op: (write, []) for op, write in tensorflow_onnx_ops.BY_NAME.items()
-            },
+            custom_op_handlers=tensorflow_onnx_ops.handlers(settings.get("initialized_tables", {})),
+            extra_opset=[onnx.helper.make_opsetid("ai.onnx.ml", 2)],
             **settings,
         )
     try:

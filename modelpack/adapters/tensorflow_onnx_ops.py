@@ -80,8 +80,60 @@ def _bucketize(context: Any, node: Any, name: str, arguments: Any) -> None:
     )
 
 
+# Names of a LabelEncoder's attributes for the ONNX types of keys and of values.
+_ENCODED = {
+    onnx.TensorProto.STRING: "strings",
+    onnx.TensorProto.INT64: "int64s",
+    onnx.TensorProto.FLOAT: "floats",
+}
+
+
+def _lookup(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write a lookup in a table that does not change as a LabelEncoder."""
+    source = node.inputs[0]
+    while source.type == "Identity":
+        source = source.inputs[0]
+    (tables,) = arguments  # tf2onnx takes the first one for the name of an ONNX op
+    keys, values = tables[source.get_attr_value("shared_name").decode()]
+    if not node.inputs[2].is_const():
+        raise ValueError("the default value of the table is not constant")
+    default = node.inputs[2].get_tensor_value(as_list=False).reshape(-1)[0]
+    given, output = node.input[1], node.output[0]
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    key_kind, value_kind = _ENCODED[context.get_dtype(given)], _ENCODED[dtype]
+    context.remove_node(node.name)
+    context.make_node(
+        "LabelEncoder",
+        [given],
+        domain="ai.onnx.ml",
+        name=node.name,
+        outputs=[output],
+        shapes=[shape],
+        dtypes=[dtype],
+        attr={
+            f"keys_{key_kind}": keys.tolist(),
+            f"values_{value_kind}": values.tolist(),
+            f"default_{value_kind.removesuffix('s')}": default.item()
+            if hasattr(default, "item")
+            else default,
+        },
+    )
+    if not context.find_output_consumers(source.output[0]):
+        context.remove_node(source.name)
+
+
 # By TensorFlow's name of an op, what writes it.
-BY_NAME = {"Bucketize": _bucketize, "Erfc": _erfc, "Expm1": _expm1}
+_BY_NAME = {"Bucketize": _bucketize, "Erfc": _erfc, "Expm1": _expm1}
+
+
+def handlers(tables: Any) -> dict[str, Any]:
+    """What tf2onnx is to call for an op, and with which argument.
+
+    Args:
+        tables: keys and values of lookup tables, by ``shared_name``.
+    """
+    found: dict[str, Any] = {op: (write, []) for op, write in _BY_NAME.items()}
+    return {**found, "LookupTableFindV2": (_lookup, [None, tables])}
 
 
 # --- what tf2onnx wrote ----------------------------------------------------------------------

@@ -622,7 +622,7 @@ def _boxes() -> Any:
 
 # --- sound ---------------------------------------------------------------------------------
 
-each("MelSpectrogram", lambda: layers.MelSpectrogram(32, 16, 32, 16000, 8), 128)
+each("MelSpectrogram", lambda: layers.MelSpectrogram(32, 16, 32, num_mel_bins=8), 128)
 each("STFTSpectrogram", lambda: layers.STFTSpectrogram("magnitude", 32, 16, 32), 128, 1)
 each("STFTSpectrogram, stft", lambda: layers.STFTSpectrogram("stft", 32, 16, 32), 128, 1)
 each("STFTSpectrogram, log", lambda: layers.STFTSpectrogram("log", 32, 16, 32), 128, 1)
