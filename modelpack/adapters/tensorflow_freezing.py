@@ -67,7 +67,8 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
         with_weights: make every variable a constant, not an input.
 
     Raises:
-        ConversionError: the constants are more than a graph can hold.
+        ConversionError: the constants are more than a graph can hold, or the function changes
+            a variable.
     """
     from tensorflow.python.framework import convert_to_constants
 
@@ -82,6 +83,7 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
             aggressive_inlining=True,
             variable_names_denylist=kept,
         )
+        _demand_unchanged(data.graph_def)
         unfit = kept - _merely_read(data.graph_def, kept)
         if not unfit:
             break
@@ -126,8 +128,10 @@ def _variables(concrete: Any) -> dict[str, Any]:
 
 
 def _is_large(variable: Any) -> bool:
-    # Vectors are biases and norms, which are small beside what they belong to.
-    return variable.shape.rank > 1 and variable.shape.num_elements() >= _SMALLEST
+    # Vectors are biases and norms, which are small beside what they belong to. Texts are no
+    # rows of bytes, which is how weights are bound.
+    is_table = variable.shape.rank > 1 and variable.dtype.name != "string"
+    return is_table and variable.shape.num_elements() >= _SMALLEST
 
 
 def _check_size(variables: Iterator[Any]) -> None:
@@ -137,6 +141,26 @@ def _check_size(variables: Iterator[Any]) -> None:
             f"{size / 1e9:.1f} GB of the model's weights are read in loops or branches; they "
             "become constants of the graph, which can hold 2 GB"
         )
+
+
+def _demand_unchanged(graph: Any) -> None:
+    """Check that nothing which runs writes a variable: a graph has no place to keep it."""
+    functions = {item.signature.name: item.node_def for item in graph.library.function}
+    pending = [graph.node]
+    seen: set[str] = set()
+    while pending:
+        for node in pending.pop():
+            if node.op.startswith(("Assign", "ResourceScatter")):
+                raise ConversionError(
+                    f"the model changes a variable while it answers (node '{node.name}', "
+                    f"{node.op}), and ONNX keeps none between calls",
+                    hint="save a function that only reads its variables",
+                )
+            called = {item.func.name for item in node.attr.values() if item.HasField("func")}
+            called |= {item.name for value in node.attr.values() for item in value.list.func}
+            fresh = sorted(called & functions.keys() - seen)
+            seen.update(fresh)
+            pending += [functions[name] for name in fresh]
 
 
 def _fill_captures(graph: Any, concrete: Any) -> None:
