@@ -50,6 +50,8 @@ sweep: $(READY)
 docs: $(READY)
 	$(BIN)/python -c 'from pathlib import Path; from modelpack.lowering import coverage; \
 	Path("docs/reference/onnx-ops.md").write_text(coverage.page())'
+	$(BIN)/python -c 'from pathlib import Path; from tests.sweep import keras_outcomes; \
+	Path("docs/reference/keras-layers.md").write_text(keras_outcomes.page())'
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

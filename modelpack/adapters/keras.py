@@ -339,14 +339,20 @@ def _lookup_table(layer: Any) -> Any:
     return table if hasattr(table, "resource_handle") else None
 
 
+# Lines of TensorFlow's messages that say where an error was seen, not what it is.
+_TRACEBACK = ("Detected at node", "File ", "Graph execution error", "in user code:", "<stack")
+
+
 def _reason(error: BaseException) -> str:
     """What is wrong; of an error within a layer also which layer it is."""
     lines = lines_of(error)
     for index, line in enumerate(lines):
         if "Exception encountered when calling" in line and index + 1 < len(lines):
             within = line[line.index("Exception encountered") :].removesuffix(".")
-            told = [other for other in lines[index + 1 :] if other != "Graph execution error:"]
-            return f"{within}: {' '.join(told[:2])}"
+            told = [text for text in lines[index + 1 :] if not text.startswith(_TRACEBACK)]
+            return f"{within}: {' '.join(told[:1])}"
+    if lines and lines[0].startswith(_TRACEBACK):
+        return lines[-1]
     return first_line(error).partition(" Full object config:")[0]
 
 
