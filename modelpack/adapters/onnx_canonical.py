@@ -117,6 +117,9 @@ def _normalize_identities(graph: Any, is_body: bool = False) -> None:
             # What a loop hands on unchanged needs no copy in every round.
             value.name = source
             continue
+        if source == value.name and source not in produced:
+            seen.add(source)
+            continue  # an output that is a weight
         if value.name in seen:
             # The body of a loop may list one tensor as two outputs.
             value.name = f"{value.name} as output {position}"

@@ -24,7 +24,7 @@ from torch.export import Dim, ExportedProgram
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modelpack import onnx_graph
-from modelpack.adapters import torch_loading
+from modelpack.adapters import torch_guards, torch_loading
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_loading import load
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
@@ -285,7 +285,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     signature = _signature(source)
     notes = _fast_path_notes(source, signature)
     settings: dict[str, str | int | float | bool] = {}
-    with _quiet():
+    with _quiet(), torch_guards.recorded() as traced:
         try:
             program = _export(source, signature, options)
         except Exception as error:
@@ -300,6 +300,8 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
                 raise refusal(source.display, again) from again
         _demand_dynamic(program.exported_program, signature)
         notes += _limit_notes(source, program.exported_program, signature)
+        if traced and not isinstance(load(source), ExportedProgram):
+            _refuse_branches(source, traced[-1], signature)
         _save(program, Path(target), _weights(load(source)))
     model = onnx.load(target, load_external_data=False)
     opset = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
@@ -422,14 +424,67 @@ def _limit_notes(
 
 def _runs_at(source: ModelRef, signature: Signature, sizes: dict[str, int]) -> bool:
     """Whether the module itself runs at these sizes (the other dims are small)."""
+    call = callable_for(source, signature)
+    return _answers(call, _tensors_at(source, signature, sizes)) is not None
+
+
+def _tensors_at(
+    source: ModelRef, signature: Signature, sizes: dict[str, int]
+) -> list[torch.Tensor]:
     every = {name: 3 + index for index, name in enumerate(signature.dynamic_dims)} | sizes
-    tensors = example_inputs(signature.inputs, every, _native(_key(source))[1], seed=0)
+    return list(example_inputs(signature.inputs, every, _native(_key(source))[1], seed=0))
+
+
+def _answers(call: torch.nn.Module, tensors: list[torch.Tensor]) -> tuple[torch.Tensor, ...] | None:
     try:
         with torch.no_grad():
-            callable_for(source, signature)(*tensors)
+            return tuple(call(*tensors))
     except Exception:  # whatever the user's code raises at a size it does not take
-        return False
-    return True
+        return None
+
+
+def _refuse_branches(source: ModelRef, traced: ExportedProgram, signature: Signature) -> None:
+    """Refuse a module that takes another branch at sizes that its trace was not made for.
+
+    Raises:
+        ConversionError: it answers there, and otherwise than its trace.
+    """
+    names = _dims_by_symbol(traced, signature)
+    for broken in torch_guards.broken_at(traced):
+        sizes = {names[symbol]: size for symbol, size in broken.items() if symbol in names}
+        if len(sizes) < len(broken):
+            continue
+        tensors = _tensors_at(source, signature, sizes)
+        own = _answers(callable_for(source, signature), tensors)
+        made = _answers(torch_guards.without_assertions(traced), tensors)
+        if own is not None and (made is None or not _alike(own, made)):
+            listing = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            raise ConversionError(
+                f"the model's code depends on its sizes: at {listing} it answers otherwise than "
+                "what PyTorch traced",
+                hint="give these dimensions numbers, or use torch.cond for the branch",
+            )
+
+
+def _dims_by_symbol(program: ExportedProgram, signature: Signature) -> dict[str, str]:
+    """The signature's names of dims, by the symbols of a program with the same inputs."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    shapes = [values[str(name)].shape for name in program.graph_signature.user_inputs]
+    return {
+        str(size): dim
+        for spec, shape in zip(signature.inputs, shapes, strict=False)
+        for dim, size in zip(spec.shape or (), shape, strict=False)
+        if isinstance(dim, str)
+    }
+
+
+def _alike(own: tuple[torch.Tensor, ...], made: tuple[torch.Tensor, ...]) -> bool:
+    """Whether answers are those of one branch: no judgement of accuracy, which comes later."""
+    return len(own) == len(made) and all(
+        one.shape == other.shape
+        and torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-5, equal_nan=True)
+        for one, other in zip(own, made, strict=True)
+    )
 
 
 def _fast_path_notes(source: ModelRef, signature: Signature) -> tuple[str, ...]:

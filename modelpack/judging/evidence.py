@@ -20,7 +20,9 @@ from modelpack.worker import WorkerPool
 log = logging.getLogger(__name__)
 
 # Changes of the last bits that are tried: draws of which a few may all miss the noise of one
-# element, which a batch of hundreds of rows then shows. Of a large model there are fewer.
+# element, which a batch of hundreds of rows then shows. Of a large model there are fewer; and of
+# one that computes in float64, whose floor has room for sums anyway: an input on the threshold of
+# a tree is taken out of judgement by each draw that moves it across.
 _NUDGES = (1, 2, 3, 4)
 _NUDGES_OF_LARGE = (1, 2)
 
@@ -137,9 +139,10 @@ class _Variants:
         self._pool, self._source, self._answers = pool, source, answers
         large = source.description.is_large
         self._cases = cases[:_CASES_OF_LARGE] if large and not quick else cases
-        self._nudges = _NUDGES_OF_LARGE[: 2 - quick] if large else _NUDGES
-        self._quick = quick
         self._wide = source.description.computes_in_float64
+        few = 2 if quick and self._wide else len(_NUDGES)
+        self._nudges = _NUDGES_OF_LARGE[: 2 - quick] if large else _NUDGES[:few]
+        self._quick = quick
 
     def floors(self) -> list[Case]:
         """The noise floor of every output of every case."""

@@ -13,6 +13,7 @@ import pytest
 
 from modelpack.adapters import onnx_weights, tensorflow_onnx
 from modelpack.adapters.keras_tracing import plain_convolution
+from modelpack.adapters.onnx_canonical import canonicalize
 from modelpack.adapters.tensorflow_freezing import frozen
 from modelpack.errors import ConversionError
 from modelpack.signature import DType, Signature, TensorSpec
@@ -208,3 +209,28 @@ def test_a_function_that_changes_its_variables_is_refused(tmp_path: Path, in_bra
         tensorflow_onnx.write(
             saved_function(module, body, spec), signature, tmp_path / "y.onnx", StepOptions()
         )
+
+
+def test_an_output_that_is_a_weight_stays_one() -> None:
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    weight = onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", real, ["n", 4])],
+        [
+            helper.make_tensor_value_info("y", real, ["n", 4]),
+            helper.make_tensor_value_info("w", real, [4]),
+        ],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    canonicalize(model)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    rows = np.ones((2, 4), np.float32)
+    found = dict(zip(("y", "w"), session.run(["y", "w"], {"x": rows}), strict=True))
+    np.testing.assert_array_equal(found["w"], np.arange(4))
+    np.testing.assert_array_equal(found["y"], rows + np.arange(4))

@@ -9,7 +9,7 @@ import torch
 
 from modelpack.adapters.torch import describe, to_onnx
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.errors import ModelpackError, UnsupportedOpsError
+from modelpack.errors import ConversionError, ModelpackError, UnsupportedOpsError
 from modelpack.signature import TensorSpec
 from modelpack.steps import StepOptions
 
@@ -122,3 +122,49 @@ def test_a_failure_of_another_kind_is_not_tried_again(
     with pytest.raises(ModelpackError, match="something else"):
         export(tmp_path, "Attention", "q:float32[batch,2,t,4]")
     assert calls == [True]  # and never the tracer, which would keep one side of a branch
+
+
+SIZES = """
+import torch
+
+
+class Sevens(torch.nn.Module):
+    def forward(self, x):
+        return x * 2 if x.size(0) % 7 == 0 else x * 3
+
+
+class Alike(torch.nn.Module):
+    def forward(self, x):
+        return x + x if x.size(0) % 7 == 0 else x * 2
+
+
+class Pairs(torch.nn.Module):
+    def forward(self, x):
+        return x.reshape(-1, 2, 4).sum(1)
+"""
+
+
+def sizes(directory: Path, name: str) -> None:
+    (directory / "sizes.py").write_text(SIZES)
+    ref = ModelRef(
+        "torch",
+        Encoding.PYTHON,
+        f"{directory / 'sizes.py'}:{name}",
+        inputs=(TensorSpec.parse("x:float32[batch,4]"),),
+    )
+    to_onnx(ref, str(directory / "m.onnx"), StepOptions())
+
+
+def test_a_branch_on_what_a_size_is_divisible_by_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="at batch=7 it answers otherwise"):
+        sizes(tmp_path, "Sevens")
+
+
+def test_a_branch_whose_sides_agree_is_converted(tmp_path: Path) -> None:
+    sizes(tmp_path, "Alike")
+
+
+def test_a_size_that_the_module_does_not_take_either_is_no_branch(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError) as caught:
+        sizes(tmp_path, "Pairs")
+    assert "answers otherwise" not in str(caught.value)
