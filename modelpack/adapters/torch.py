@@ -469,7 +469,9 @@ def _refuse_branches(source: ModelRef, traced: ExportedProgram, signature: Signa
 def _dims_by_symbol(program: ExportedProgram, signature: Signature) -> dict[str, str]:
     """The signature's names of dims, by the symbols of a program with the same inputs."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    shapes = [values[str(name)].shape for name in program.graph_signature.user_inputs]
+    shapes = [
+        getattr(values.get(str(name)), "shape", ()) for name in program.graph_signature.user_inputs
+    ]
     return {
         str(size): dim
         for spec, shape in zip(signature.inputs, shapes, strict=False)
