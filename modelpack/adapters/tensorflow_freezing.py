@@ -129,9 +129,10 @@ def _variables(concrete: Any) -> dict[str, Any]:
 
 def _is_large(variable: Any) -> bool:
     # Vectors are biases and norms, which are small beside what they belong to. Texts are no
-    # rows of bytes, which is how weights are bound.
-    is_table = variable.shape.rank > 1 and variable.dtype.name != "string"
-    return is_table and variable.shape.num_elements() >= _SMALLEST
+    # rows of bytes, which is how weights are bound; and what is computed with whole numbers,
+    # converters do not always write as TensorFlow does it.
+    is_matrix = variable.shape.rank > 1 and variable.dtype.is_floating
+    return is_matrix and variable.shape.num_elements() >= _SMALLEST
 
 
 def _check_size(variables: Iterator[Any]) -> None:
