@@ -79,7 +79,7 @@ def _sort(graph: onnx.GraphProto) -> None:
     """Sort nodes if they need it. Those that wait for each other stay: no runtime loads them."""
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     waits = [
-        {makers[name] for name in _reads(node) if name in makers} - {i}
+        {makers[name] for name in reads(node) if name in makers} - {i}
         for i, node in enumerate(graph.node)
     ]
     if all(max(others, default=-1) < i for i, others in enumerate(waits)):
@@ -93,8 +93,8 @@ def _sort(graph: onnx.GraphProto) -> None:
     graph.node.extend(copies)
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, its subgraphs included."""
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, its subgraphs included."""
     yield from node.input
     for attribute in node.attribute:
         for body in (attribute.g, *attribute.graphs):

@@ -7,12 +7,14 @@ of the graph as a recipe (`detach`) and computed, one tensor at a time, when the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy.typing as npt
 import onnx
 from onnx.reference import ReferenceEvaluator
+
+from modelpack import onnx_graph
 
 # What converters do to weights. Results are not larger than what goes in.
 _FOLDED = {
@@ -38,7 +40,7 @@ def detach(model: onnx.ModelProto, weights: set[str]) -> dict[str, onnx.ModelPro
     gone = {id(node) for node in folded.values()}
     kept = [node for node in graph.node if id(node) not in gone]
     read = {value.name for value in graph.output}
-    read |= {name for node in kept for name in _reads(node)}
+    read |= {name for node in kept for name in onnx_graph.reads(node)}
     recipes = {
         name: _recipe(model, name, folded, constants)
         for name in sorted(read & (weights | folded.keys()))
@@ -104,16 +106,6 @@ def _folded(
             known |= set(node.output)
             found.update(dict.fromkeys(node.output, node))
     return found
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, its subgraphs included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            for inner in body.node:
-                yield from _reads(inner)
-            yield from (value.name for value in body.output)
 
 
 def _recipe(

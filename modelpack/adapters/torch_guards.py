@@ -42,12 +42,16 @@ def broken_at(program: ExportedProgram) -> list[dict[str, int]]:
     """
     found = []
     for node in program.graph.nodes:
-        if node.op == "call_function" and "_assert_scalar" in str(node.target):
+        if _is_assertion(node):
             condition = getattr(getattr(node.args[0], "meta", {}).get("val"), "node", None)
             sizes = _breaking(condition.expr) if condition is not None else None
             if sizes:
                 found.append(sizes)
     return found
+
+
+def _is_assertion(node: Any) -> bool:
+    return node.op == "call_function" and "_assert_scalar" in str(node.target)
 
 
 def _breaking(condition: Any) -> dict[str, int] | None:
@@ -68,7 +72,7 @@ def without_assertions(program: ExportedProgram) -> torch.nn.Module:
     """The program's module, which answers at sizes that it was not traced for."""
     module = program.module(check_guards=False)
     for node in list(module.graph.nodes):
-        if node.op == "call_function" and "_assert_scalar" in str(node.target):
+        if _is_assertion(node):
             module.graph.erase_node(node)
     module.recompile()
     return module
