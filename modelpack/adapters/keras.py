@@ -353,6 +353,9 @@ def _reason(error: BaseException) -> str:
             return f"{within}: {' '.join(told[:1])}"
     if lines and lines[0].startswith(_TRACEBACK):
         return lines[-1]
+    inner = [line for line in lines if line.startswith("Exception encountered: ")]
+    if inner:  # what goes before only says that an object of the file could not be made
+        return inner[-1].removeprefix("Exception encountered: ").partition(" Full object")[0]
     return first_line(error).partition(" Full object config:")[0]
 
 

@@ -69,6 +69,14 @@ def test_without_the_import_it_is_refused_by_name(folder: Path, tmp_path: Path) 
         mp.convert(folder / "m.keras", tmp_path / "m.onnx")
 
 
+def test_a_class_that_its_module_does_not_register_is_named(folder: Path, tmp_path: Path) -> None:
+    plain = [line for line in MODULE.splitlines() if not line.startswith("@keras")]
+    module = tmp_path / "own_layers.py"
+    module.write_text("\n".join(plain))
+    with pytest.raises(InputError, match="Could not locate"):
+        mp.convert(folder / "m.keras", tmp_path / "m.onnx", imports=[str(module)])
+
+
 @pytest.mark.parametrize(
     ("module", "said"),
     [
