@@ -224,6 +224,9 @@ def _many(
         for spec in description.signature.inputs
     }
     found = [("in a large batch", _batch(usual, description.signature, ranges, rows, rng))]
+    if description.rare_rows:
+        rare = {name: np.asarray(rows) for name, rows in description.rare_rows.items()}
+        found.append(("in each leaf of its trees", usual | rare))
     # Of inputs whose range is not known: many models were trained on shares and on pixels, of
     # which most are often blank; errors of a single weight stand out there.
     unit = {

@@ -43,6 +43,8 @@ class Description:
         bindings: the model's own tensor name for each signature name.
         producer: what wrote the file, when it says so.
         ranges: usual values by input name.
+        rare_rows: rows of values by input name, which reach parts of the model that usual
+            values seldom reach.
         dim_bounds: smallest and largest size of dynamic dims that are limited.
         accepts_nan: whether the model takes NaN as "missing" in its float inputs.
         computes_in_float64: whether the source itself computes in float64, so that float32
@@ -64,6 +66,7 @@ class Description:
     bindings: dict[str, str] = field(default_factory=dict)
     producer: str = ""
     ranges: dict[str, Range] = field(default_factory=dict)
+    rare_rows: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     dim_bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
     accepts_nan: bool = False
     computes_in_float64: bool = False

@@ -134,14 +134,14 @@ def in_terms_of(other: Opened, signature: Signature) -> Opened:
     Names are bound by position where they differ.
     """
     own = _signature(other)
-    ref, ranges = other.ref, other.description.ranges
+    ref, ranges, rows = other.ref, other.description.ranges, other.description.rare_rows
     if _names(own) != _names(signature):
         log.warning("%s names its tensors otherwise: binding by position", ref.display)
-        ranges = for_inputs(ranges, own, signature)
+        ranges, rows = for_inputs(ranges, own, signature), for_inputs(rows, own, signature)
         own = _renamed(own, signature, ref.display)
         ref = replace(ref, signature=own)
     common = signature.with_dims(_fixed(signature, own))
-    return Opened(ref, replace(other.description, ranges=ranges, signature=common))
+    return Opened(ref, replace(other.description, ranges=ranges, rare_rows=rows, signature=common))
 
 
 def exchangeable(opened: Opened, evidence: Evidence) -> Evidence:

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 
+from modelpack.adapters.sklearn_leaves import rows_in_leaves, trees_of
 from modelpack.adapters.sklearn_loading import children
 from modelpack.errors import ConversionError, InputError
 from modelpack.samples import SIZES, Array, numpy_dtype
@@ -226,6 +227,17 @@ def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> d
     return {specs[0].name: Range(low, high)}
 
 
+def rare_rows(
+    model: Any, specs: Sequence[TensorSpec], ranges: dict[str, Range]
+) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """Return rows that usual values seldom look like, for a model with trees on a matrix."""
+    usual = ranges.get(specs[0].name)
+    if len(specs) > 1 or usual is None or not usual.low:
+        return {}
+    rows = rows_in_leaves(model, np.asarray(usual.low), np.asarray(usual.high))
+    return {} if rows is None else {specs[0].name: tuple(map(tuple, rows.tolist()))}
+
+
 def _bounds(model: Any, where: list[int], names: tuple[str, ...]) -> dict[int, Range]:
     name = type(model).__name__
     found: dict[int, Range] = {}
@@ -330,15 +342,8 @@ def _thresholds(model: Any) -> list[tuple[Array, Array]] | None:
             (np.full(len(cuts), index), np.asarray(cuts))
             for index, cuts in enumerate(mapper.bin_thresholds_)
         ]
-    members = getattr(model, "estimators_", [model])
-    members = members.ravel() if isinstance(members, np.ndarray) else members
-    found_trees: list[Any] = [getattr(item, "tree_", None) for item in members]
-    trees = [tree for tree in found_trees if hasattr(tree, "children_left")]
-    split = [tree.children_left >= 0 for tree in trees]
-    found = [
-        (tree.feature[inner], tree.threshold[inner])
-        for tree, inner in zip(trees, split, strict=True)
-    ]
+    trees = trees_of(model)
+    found = [(tree.features[tree.inner], tree.thresholds[tree.inner]) for tree in trees]
     return found or None
 
 

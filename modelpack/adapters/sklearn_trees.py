@@ -12,6 +12,7 @@ from skl2onnx.operator_converters.common import concatenate_variables
 from sklearn.ensemble._iforest import _average_path_length
 
 from modelpack import onnx_graph
+from modelpack.adapters.sklearn_leaves import trees_of
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.samples import Array
 
@@ -51,23 +52,15 @@ def correct_trees(model: Any, estimator: Any) -> None:
 
 
 def _forest_of(item: Any) -> _Forest | None:
-    parts = []
-    if hasattr(item, "_predictors"):
-        nodes = [tree.nodes for group in item._predictors for tree in group]
-        parts = [
-            (part["feature_idx"], part["num_threshold"], part["missing_go_to_left"])
-            for part in nodes
-        ]
-    else:
-        members = getattr(item, "estimators_", [item])
-        members = list(members.ravel() if isinstance(members, np.ndarray) else members)
-        trees = [member.tree_ for member in members if hasattr(member, "tree_")]
-        if len(trees) == len(members) and all(hasattr(tree, "threshold") for tree in trees):
-            parts = [(tree.feature, tree.threshold, tree.missing_go_to_left) for tree in trees]
-    if not parts:
+    trees = trees_of(item)
+    if not trees:
         return None
-    features, thresholds, missing = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return _Forest(np.cumsum([0, *(len(part[0]) for part in parts)]), features, thresholds, missing)
+    offsets = np.cumsum([0, *(len(tree.left) for tree in trees)])
+    features, thresholds, missing = (
+        np.concatenate([getattr(tree, field) for tree in trees])
+        for field in ("features", "thresholds", "missing_left")
+    )
+    return _Forest(offsets, features, thresholds, missing)
 
 
 def _correct_trees(node: Any, forests: list[_Forest]) -> None:
