@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from small_networks import Convolutions1d, Convolutions3d, Generator, Recurrent, Tagger, UNet
 from torch import nn
 
 _TORCHVISION_OPS = (
@@ -199,111 +200,6 @@ class _Of(nn.Module):
         return self.pick(self.model(**dict(zip(self.names, tensors, strict=True))))
 
 
-class _UNet(nn.Module):
-    """Two levels down and up again, with transposed convolutions and skip connections."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down = nn.ModuleList([self._block(3, 16), self._block(16, 32), self._block(32, 64)])
-        self.up = nn.ModuleList(
-            [nn.ConvTranspose2d(64, 32, 2, stride=2), nn.ConvTranspose2d(32, 16, 3, 2, 1, 1)]
-        )
-        self.merge = nn.ModuleList([self._block(64, 32), self._block(32, 16)])
-        self.head = nn.Conv2d(16, 4, 1)
-
-    @staticmethod
-    def _block(channels: int, wanted: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(channels, wanted, 3, padding=1), nn.BatchNorm2d(wanted), nn.ReLU()
-        )
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        high = self.down[0](image)
-        middle = self.down[1](nn.functional.max_pool2d(high, 2))
-        low = self.down[2](nn.functional.max_pool2d(middle, 2))
-        middle = self.merge[0](torch.cat([self.up[0](low), middle], 1))
-        high = self.merge[1](torch.cat([self.up[1](middle), high], 1))
-        return self.head(high)
-
-
-class _Recurrent(nn.Module):
-    """A recurrent layer and a linear one on its states."""
-
-    def __init__(self, layer: type[nn.Module], last: bool, **options: Any) -> None:
-        super().__init__()
-        self.layer = layer(12, 24, batch_first=True, **options)
-        self.head = nn.Linear(48 if options.get("bidirectional") else 24, 5)
-        self.last = last
-
-    def forward(self, series: torch.Tensor) -> torch.Tensor:
-        states, _ = self.layer(series)
-        return self.head(states[:, -1] if self.last else states)
-
-
-class _Tagger(nn.Module):
-    """A transformer encoder over a series."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=True)
-        self.into = nn.Linear(12, 32)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.head = nn.Linear(32, 5)
-
-    def forward(self, series: torch.Tensor) -> torch.Tensor:
-        return self.head(self.encoder(self.into(series)))
-
-
-class _Convolutions1d(nn.Module):
-    """Dilated convolutions over time with residuals, as in a temporal convolutional network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.into = nn.Conv1d(12, 32, 1)
-        self.layers = nn.ModuleList(
-            nn.Conv1d(32, 32, 3, padding=2**i, dilation=2**i, groups=1 + i % 2) for i in range(4)
-        )
-        self.norms = nn.ModuleList(nn.GroupNorm(4, 32) for _ in range(4))
-        self.head = nn.Linear(32, 5)
-
-    def forward(self, series: torch.Tensor) -> torch.Tensor:
-        x = self.into(series.transpose(1, 2))
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = x + nn.functional.gelu(norm(layer(x)))
-        return self.head(x.mean(2))
-
-
-class _Convolutions3d(nn.Module):
-    """Convolutions over video."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv3d(3, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU(), nn.MaxPool3d(2),
-            nn.Conv3d(8, 16, 3, padding=1), nn.BatchNorm3d(16), nn.ReLU(),
-            nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 5),
-        )  # fmt: skip
-
-    def forward(self, video: torch.Tensor) -> torch.Tensor:
-        return self.layers(video)
-
-
-class _Generator(nn.Module):
-    """The generator of a DCGAN."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.ConvTranspose2d(16, 32, 4), nn.BatchNorm2d(32), nn.ReLU(),
-            nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.InstanceNorm2d(16), nn.LeakyReLU(0.2),
-            nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(16, 12, 3, padding=1),
-            nn.PixelShuffle(2), nn.Tanh(),
-        )  # fmt: skip
-
-    def forward(self, noise: torch.Tensor) -> torch.Tensor:
-        return self.layers(noise[:, :, None, None])
-
-
 # --- the table -----------------------------------------------------------------------------
 
 # Wider than the default, so that attention depends on what it attends to.
@@ -314,6 +210,12 @@ _ENCODER = {
 }  # fmt: skip
 _VISION = {**_ENCODER, "image_size": 32, "patch_size": 8}
 del _VISION["vocab_size"]
+_WAVES = {
+    "vocab_size": 20, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 128, "conv_dim": (32, 32, 32), "conv_kernel": (10, 3, 3),
+    "conv_stride": (5, 2, 2), "num_feat_extract_layers": 3, "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
 
 TABLE: dict[str, Architecture] = {
     "resnet18": _torchvision("CNN", "resnet18"),
@@ -339,7 +241,7 @@ TABLE: dict[str, Architecture] = {
     "mobilenet_v4": _timm("CNN", "mobilenetv4_conv_small"),
     "deeplab_v3": _segmentation("deeplabv3_mobilenet_v3_large"),
     "lraspp": _segmentation("lraspp_mobilenet_v3_large"),
-    "unet": Architecture("segmentation", _UNet, _picture_of(64)),
+    "unet": Architecture("segmentation", UNet, _picture_of(64)),
     "vit_tiny": _timm("vision transformer", "vit_tiny_patch16_224", 224),
     "swin": _torchvision("vision transformer", "swin_t"),
     "maxvit": _timm("vision transformer", "maxvit_rmlp_pico_rw_256", 64, img_size=64),
@@ -411,22 +313,145 @@ TABLE: dict[str, Architecture] = {
     ),
     "wav2vec2": _transformers(
         "speech", "Wav2Vec2ForCTC", "Wav2Vec2Config", (Input("wave", ("batch", 1600), _signal),),
-        ("input_values",), vocab_size=20, hidden_size=64, num_hidden_layers=2,
-        num_attention_heads=4, intermediate_size=128, conv_dim=(32, 32, 32),
-        conv_kernel=(10, 3, 3), conv_stride=(5, 2, 2), num_feat_extract_layers=3,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+        ("input_values",), **_WAVES,
     ),
-    "lstm": Architecture("series", partial(_Recurrent, nn.LSTM, False, num_layers=2), _SERIES),
+    "lstm": Architecture("series", partial(Recurrent, nn.LSTM, False, num_layers=2), _SERIES),
     "lstm_bidirectional": Architecture(
-        "series", partial(_Recurrent, nn.LSTM, False, bidirectional=True), _SERIES
+        "series", partial(Recurrent, nn.LSTM, False, bidirectional=True), _SERIES
     ),
-    "gru_classifier": Architecture("series", partial(_Recurrent, nn.GRU, True), _SERIES),
-    "transformer_encoder": Architecture("series", _Tagger, _SERIES),
-    "convolutions_1d": Architecture("series", _Convolutions1d, _SERIES),
+    "gru_classifier": Architecture("series", partial(Recurrent, nn.GRU, True), _SERIES),
+    "transformer_encoder": Architecture("series", Tagger, _SERIES),
+    "convolutions_1d": Architecture("series", Convolutions1d, _SERIES),
     "convolutions_3d": Architecture(
-        "video", _Convolutions3d, (Input("video", ("batch", 3, 8, 16, 16), _signal),)
+        "video", Convolutions3d, (Input("video", ("batch", 3, 8, 16, 16), _signal),)
     ),
     "dcgan": Architecture(
-        "generator", _Generator, (Input("noise", ("batch", 16), _signal),)
+        "generator", Generator, (Input("noise", ("batch", 16), _signal),)
+    ),
+    "vgg11": _torchvision("CNN", "vgg11_bn"),
+    "wide_resnet": _timm("CNN", "wide_resnet50_2"),
+    "xception": _timm("CNN", "legacy_xception", 96),
+    "seresnet": _timm("CNN", "seresnet18"),
+    "skresnet": _timm("CNN", "skresnet18"),
+    "resnest": _timm("CNN", "resnest14d"),
+    "inception_resnet_v2": _timm("CNN", "inception_resnet_v2", 96),
+    "dpn": _timm("CNN", "dpn48b"),
+    "vovnet": _timm("CNN", "ese_vovnet19b_dw"),
+    "regnet_x": _timm("CNN", "regnetx_002"),
+    "tf_efficientnet_v2": _timm("CNN", "tf_efficientnetv2_b0"),
+    "dinov2": _transformers(
+        "vision transformer", "Dinov2ForImageClassification", "Dinov2Config", _picture_of(32),
+        ("pixel_values",), **{**_VISION, "mlp_ratio": 2},
+    ),
+    "beit": _transformers(
+        "vision transformer", "BeitForImageClassification", "BeitConfig", _picture_of(32),
+        ("pixel_values",), **_VISION, use_relative_position_bias=True,
+    ),
+    "swin_v2": _timm("vision transformer", "swinv2_cr_tiny_ns_224", 64, img_size=64),
+    "vitdet": _transformers(
+        "vision transformer", "VitDetBackbone", "VitDetConfig", _picture_of(32),
+        ("pixel_values",), lambda out: out.feature_maps[-1], hidden_size=64,
+        num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2, image_size=32,
+        pretrain_image_size=32, patch_size=8, window_block_indices=[0], window_size=3,
+        use_relative_position_embeddings=True,
+    ),
+    "dpt": _transformers(
+        "depth", "DPTForDepthEstimation", "DPTConfig", _picture_of(32), ("pixel_values",),
+        lambda out: out.predicted_depth, **_VISION, backbone_out_indices=[0, 0, 1, 1],
+        neck_hidden_sizes=[16, 16, 32, 32], fusion_hidden_size=16,
+    ),
+    "yolos": _transformers(
+        "detection", "YolosForObjectDetection", "YolosConfig", _picture_of(32), ("pixel_values",),
+        lambda out: (out.logits, out.pred_boxes),
+        **{**_VISION, "image_size": [32, 32], "num_detection_tokens": 10},
+    ),
+    "detr": _transformers(
+        "detection", "DetrForObjectDetection", "DetrConfig", _picture_of(64), ("pixel_values",),
+        lambda out: (out.logits, out.pred_boxes), use_timm_backbone=False, backbone=None,
+        use_pretrained_backbone=False, backbone_config={
+            "model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 32],
+            "depths": [1, 1], "layer_type": "basic", "out_features": ["stage2"],
+        }, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, num_queries=10,
+        init_std=_SPREAD,
+    ),
+    "roberta": _transformers(
+        "text", "RobertaForTokenClassification", "RobertaConfig", _TOKENS_AND_MASK,
+        **_ENCODER,
+    ),
+    "electra": _transformers(
+        "text", "ElectraForSequenceClassification", "ElectraConfig", _TOKENS_AND_MASK,
+        embedding_size=32, **_ENCODER,
+    ),
+    "mpnet": _transformers(
+        "text", "MPNetForSequenceClassification", "MPNetConfig", _TOKENS_AND_MASK, **_ENCODER
+    ),
+    "modernbert": _transformers(
+        "text", "ModernBertForTokenClassification", "ModernBertConfig", _TOKENS_AND_MASK,
+        global_attn_every_n_layers=2, local_attention=8, pad_token_id=0,
+        **{**_ENCODER, "num_hidden_layers": 3},
+    ),
+    "qwen2": _transformers(
+        "text", "Qwen2ForCausalLM", "Qwen2Config", _TOKENS_AND_MASK,
+        num_key_value_heads=2, use_cache=False, **_ENCODER,
+    ),
+    "phi": _transformers(
+        "text", "PhiForCausalLM", "PhiConfig", _TOKENS_AND_MASK, use_cache=False, **_ENCODER
+    ),
+    "bloom": _transformers(
+        "text", "BloomForCausalLM", "BloomConfig", _TOKENS_AND_MASK, vocab_size=_VOCABULARY,
+        hidden_size=64, n_layer=2, n_head=4, use_cache=False, initializer_range=_SPREAD,
+    ),
+    "mamba": _transformers(
+        "text", "MambaForCausalLM", "MambaConfig", (_tokens(),), vocab_size=_VOCABULARY,
+        hidden_size=32, num_hidden_layers=2, state_size=8, use_cache=False,
+        initializer_range=_SPREAD,
+    ),
+    "bart": _transformers(
+        "text", "BartForConditionalGeneration", "BartConfig",
+        (_tokens(), _tokens("target", "target_length")), ("input_ids", "decoder_input_ids"),
+        vocab_size=_VOCABULARY, d_model=64, encoder_layers=2, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=128,
+        decoder_ffn_dim=128, use_cache=False, init_std=_SPREAD,
+    ),
+    "siglip": _transformers(
+        "text and image", "SiglipModel", "SiglipConfig", (_tokens(length=12), *_picture_of(32)),
+        ("input_ids", "pixel_values"), lambda out: (out.text_embeds, out.image_embeds),
+        text_config={**_ENCODER, "max_position_embeddings": 12}, vision_config=_VISION,
+    ),
+    "blip": _transformers(
+        "text and image", "BlipForImageTextRetrieval", "BlipConfig",
+        (_tokens(length=12), *_picture_of(32)), ("input_ids", "pixel_values"),
+        lambda out: out.itm_score,
+        text_config={**_ENCODER, "encoder_hidden_size": 64, "is_decoder": False},
+        vision_config=_VISION, image_text_hidden_size=32,
+    ),
+    "vilt": _transformers(
+        "text and image", "ViltForQuestionAnswering", "ViltConfig",
+        (_tokens(length=12), *_picture_of(32)), ("input_ids", "pixel_values"),
+        **_ENCODER, image_size=32, patch_size=8, num_labels=7, max_image_length=-1,
+    ),
+    "hubert": _transformers(
+        "speech", "HubertForCTC", "HubertConfig", (Input("wave", ("batch", 1600), _signal),),
+        ("input_values",), **_WAVES,
+    ),
+    "data2vec_audio": _transformers(
+        "speech", "Data2VecAudioForCTC", "Data2VecAudioConfig",
+        (Input("wave", ("batch", 1600), _signal),), ("input_values",),
+        **{**_WAVES, "num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5},
+    ),
+    "ast": _transformers(
+        "audio", "ASTForAudioClassification", "ASTConfig",
+        (Input("spectrogram", ("batch", 48, 32), _signal),), ("input_values",),
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+        patch_size=8, frequency_stride=8, time_stride=8, max_length=48, num_mel_bins=32,
+        initializer_range=_SPREAD, num_labels=5,
+    ),
+    "time_series_transformer": _transformers(
+        "series", "PatchTSTForClassification", "PatchTSTConfig",
+        (Input("series", ("batch", 32, 3), _signal),), ("past_values",),
+        lambda out: out.prediction_logits, num_input_channels=3, context_length=32,
+        patch_length=8, patch_stride=8, d_model=32, num_attention_heads=4, num_hidden_layers=2,
+        ffn_dim=64, num_targets=4, use_cls_token=True,
     ),
 }  # fmt: skip

@@ -50,7 +50,10 @@ _TARGET = re.compile(
 _GUARD = re.compile(
     r"(L\['[\w.]+'\]|\.size\(\)|\.stride\(\)|\[\d+\]|\b(and|or|not)\b|[\d\s()+*/%<>=!,-])+"
 )
-_FORBIDDEN_OPS = re.compile(r"\.(__\w+|from_file|save|load\w*)(\.|$)")
+# aten.__and__ and the like compute; other names of this form are attributes of Python objects.
+_FORBIDDEN_OPS = re.compile(
+    r"\.((?!__(and|or|xor|lshift|rshift)__\.)__\w+|from_file|save|load\w*)(\.|$)"
+)
 _EXPRESSION_CALLS = {
     *("Symbol", "Integer", "Rational", "Float", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs"),
     *("And", "Or", "Not", "Eq", "Ne", "Equality", "Unequality", "Gt", "Ge", "Lt", "Le"),
