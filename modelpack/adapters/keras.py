@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from modelpack import reference
-from modelpack.adapters import keras_scan, keras_wide, savedmodel_writing
+from modelpack.adapters import keras_files, keras_scan, keras_wide, savedmodel_writing
 from modelpack.adapters.keras_tracing import plain_forms
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
@@ -235,7 +235,7 @@ def _load(ref: ModelRef) -> _Loaded:
         if not isinstance(model, keras.layers.Layer):
             raise InputError(f"'{ref.display}' gives a {type(model).__name__}, not a Keras model")
     else:
-        model = _load_file(keras, ref)
+        model = _load_file(ref)
         producer = keras_scan.producer(ref)
     model.trainable = False
     structure, inputs = _inputs(model, ref)
@@ -267,10 +267,12 @@ def _keras() -> Any:
     return keras
 
 
-def _load_file(keras: Any, ref: ModelRef) -> Any:
-    keras_scan.check(ref)
+def _load_file(ref: ModelRef) -> Any:
+    keras_scan.config(ref)  # tells what is wrong with a file better than Keras does
     try:
-        return keras.saving.load_model(ref.location, compile=False, safe_mode=not ref.trusted)
+        return keras_files.load(ref)
+    except ModelpackError:
+        raise
     except Exception as error:
         if isinstance(error, zipfile.BadZipFile):
             raise InputError(f"'{ref.display}' is damaged: {error}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack import reference
+from modelpack.adapters import keras_legacy
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import InputError
 
@@ -45,21 +46,29 @@ _PLAIN = {
 }
 
 
-def check(ref: ModelRef) -> None:
-    """Raise an InputError when the file is damaged or holds weights only."""
-    _config(ref)
+def config(ref: ModelRef) -> Any:
+    """The model's configuration, in the terms of Keras 3.
+
+    Raises:
+        InputError: the file is damaged, or holds weights only.
+        ConversionError: Keras 2 saved it with something that Keras 3 does not know.
+    """
+    found = _config(ref)
+    return keras_legacy.modern(found) if keras_legacy.is_legacy(version(ref)) else found
+
+
+def version(ref: ModelRef) -> str:
+    """The version of the Keras that wrote the file; empty when it does not say."""
+    if ref.encoding is Encoding.KERAS_ZIP:
+        return str(_json_member(ref, "metadata.json").get("keras_version", ""))
+    with _h5py().File(ref.location, "r") as file:
+        return _text(file.attrs.get("keras_version", ""))
 
 
 def producer(ref: ModelRef) -> str:
     """What wrote the file, such as ``keras 3.15.1``; empty when it does not say."""
-    version = ""
-    if ref.encoding is Encoding.KERAS_ZIP:
-        version = str(_json_member(ref, "metadata.json").get("keras_version", ""))
-    else:
-        h5py = _h5py()
-        with h5py.File(ref.location, "r") as file:
-            version = _text(file.attrs.get("keras_version", ""))
-    return f"keras {version}" if version else ""
+    found = version(ref)
+    return f"keras {found}" if found else ""
 
 
 def findings(ref: ModelRef) -> list[str]:
@@ -68,7 +77,7 @@ def findings(ref: ModelRef) -> list[str]:
     Raises:
         InputError: the file is damaged, or holds weights only.
     """
-    return list(dict.fromkeys(_walk(_config(ref), "the model", _Known(ref))))
+    return list(dict.fromkeys(_walk(config(ref), "the model", _Known(ref))))
 
 
 class _Known:
@@ -117,7 +126,7 @@ def _judge(node: dict[str, Any], layer: str, known: _Known) -> Iterator[str]:
     if name == "__lambda__":
         yield f"{layer} holds the bytecode of a Python lambda"
         return
-    if name in _PLAIN:
+    if name in _PLAIN or keras_legacy.is_own(str(registered)):
         return
     if name == "Lambda" and _is_legacy_lambda(node.get("config")):
         yield f"{layer} holds the bytecode of a Python lambda"
