@@ -19,15 +19,14 @@ from modelpack.adapters.sklearn_onnx import (
     correct_locale,
     settle_opset,
 )
+from modelpack.adapters.sklearn_ranges import input_ranges, rare_rows, without_negatives
 from modelpack.adapters.sklearn_refusals import caveats, outline
 from modelpack.adapters.sklearn_signature import (
     Columns,
     accepts_missing,
     answers,
     columns_of,
-    input_ranges,
     input_specs,
-    rare_rows,
     roles_of,
     sample,
     signature_of,
@@ -92,7 +91,11 @@ def _native(ref: ModelRef) -> tuple[Columns, Signature, dict[str, Range]]:
     columns = columns_of(model)
     specs = input_specs(columns)
     ranges = input_ranges(model, columns, specs)
-    return columns, signature_of(model, columns, specs, ranges), ranges
+    try:
+        return columns, signature_of(model, columns, specs, ranges), ranges
+    except InputError:
+        ranges = without_negatives(specs, ranges)
+        return columns, signature_of(model, columns, specs, ranges), ranges
 
 
 # --- running -------------------------------------------------------------------------

@@ -29,6 +29,9 @@ from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from modelpack import onnx_graph
+from modelpack.adapters.boosters import is_booster
+from modelpack.adapters.boosters.converting import register as register_booster
+from modelpack.adapters.sklearn_converters import register
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
     QUANTILES,
@@ -39,7 +42,7 @@ from modelpack.adapters.sklearn_refusals import (
 )
 from modelpack.adapters.sklearn_signature import Columns, first_step, positions_of
 from modelpack.adapters.sklearn_trees import add_isolation_forest, float32_below
-from modelpack.errors import ConversionError, first_line
+from modelpack.errors import ConversionError, UnsupportedOpsError, first_line
 from modelpack.samples import Array
 from modelpack.signature import DType, Signature, TensorSpec
 
@@ -87,7 +90,11 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
         UnsupportedOpsError: steps cannot be converted faithfully; all are listed.
         ConversionError: skl2onnx fails.
     """
+    register()
     refuse_unsupported(model)
+    boosters = {type(item) for _, item in walk(model) if is_booster(item)}
+    for kind in boosters:
+        register_booster(kind)
     prepared = _by_position(copy.deepcopy(model), columns)
     for _, item in walk(prepared):
         _make_convertible(item)
@@ -117,6 +124,8 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
             return made
         except NameError as error:  # an option that the final estimator does not know
             failure = error
+        except UnsupportedOpsError:  # of a converter of our own
+            raise
         except Exception as error:  # converters raise many kinds
             raise _refusal(error) from error
     raise _refusal(failure or ConversionError("no options fit")) from failure
@@ -180,7 +189,9 @@ def _by_position(model: Any, columns: Columns) -> Any:
 
 def _has_steps(model: Any) -> bool:
     """Whether the answer jumps where a value passes a threshold."""
-    return any(type(item).__name__.startswith(_STEPS) for _, item in walk(model))
+    return any(
+        type(item).__name__.startswith(_STEPS) or is_booster(item) for _, item in walk(model)
+    )
 
 
 def _is_wide(model: Any) -> bool:

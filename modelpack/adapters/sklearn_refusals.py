@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from skl2onnx._supported_operators import sklearn_operator_name_map
 
+from modelpack.adapters.boosters import is_booster
+from modelpack.adapters.boosters.converting import problem as booster_problem
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_signature import first_step, roles_of
 from modelpack.errors import UnsupportedOpsError
@@ -17,10 +19,6 @@ _VECTORIZERS = {"CountVectorizer", "TfidfVectorizer"}
 
 # Estimators that convert, but whose ONNX file does not run or answers something else.
 _REFUSED = {
-    "TunedThresholdClassifierCV": "its decision threshold is lost",
-    "FixedThresholdClassifier": "its decision threshold is lost",
-    "RadiusNeighborsClassifier": "ONNX Runtime cannot run what skl2onnx writes for it",
-    "RadiusNeighborsRegressor": "ONNX Runtime cannot run what skl2onnx writes for it",
     "GaussianProcessClassifier": "ONNX Runtime cannot run what skl2onnx writes for it",
     "KNeighborsTransformer": "of rows at equal distance it keeps others than scikit-learn",
     "KNNImputer": "of rows at equal distance it takes others than scikit-learn",
@@ -82,9 +80,9 @@ def _problem(item: Any) -> str:
     name = type(item).__name__
     if name in _REFUSED:
         return _REFUSED[name]
+    if is_booster(item):
+        return booster_problem(item)
     root = type(item).__module__.partition(".")[0]
-    if root in {"xgboost", "lightgbm", "catboost"}:
-        return "boosters inside of a pipeline are not supported yet"
     if root != "sklearn":
         return f"skl2onnx does not know this class of {root}"
     if name.startswith("HistGradientBoosting"):
@@ -96,8 +94,6 @@ def _problem(item: Any) -> str:
         return ""
     if getattr(item, "classes_", None) is not None and _classifier_problem(item):
         return _classifier_problem(item)
-    if name == "FunctionTransformer":
-        return "it calls a Python function" if item.func is not None else ""
     if getattr(item, "add_indicator", False):
         return "the indicator of missing values (add_indicator) comes out wrong"
     if name in {*_VECTORIZERS, "TfidfTransformer"}:
@@ -107,8 +103,6 @@ def _problem(item: Any) -> str:
 
 def _classifier_problem(item: Any) -> str:
     name = type(item).__name__
-    if name == "LinearDiscriminantAnalysis" and len(item.classes_) == 2:
-        return "its probabilities for two classes come out wrong"
     if name == "CalibratedClassifierCV" and item.method == "temperature":
         return "temperature scaling is unknown to skl2onnx"
     two_scores = name == "StackingClassifier" and "decision_function" in item.stack_method_

@@ -16,16 +16,15 @@ import pandas as pd
 from scipy import sparse
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 
-from modelpack.adapters.sklearn_leaves import rows_in_leaves, trees_of
-from modelpack.adapters.sklearn_loading import children
+from modelpack.adapters.boosters import columns_of_booster, is_booster, ranks
 from modelpack.errors import ConversionError, InputError
 from modelpack.samples import SIZES, Array, numpy_dtype
 from modelpack.signature import DType, Meaning, Signature, TensorSpec
 from modelpack.steps import Range
 
-_ENCODERS = {"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}
+ENCODERS = {"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}
 _VECTORIZERS = {"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"}
-_PRESERVING = {"SimpleImputer", "KNNImputer", "IterativeImputer", "VarianceThreshold"}
+PRESERVING = {"SimpleImputer", "KNNImputer", "IterativeImputer", "VarianceThreshold"}
 _BATCH = "batch"
 
 
@@ -62,6 +61,10 @@ def columns_of(model: Any) -> Columns:
         return Columns("text", (), (), (DType.STRING,), 1)
     names = tuple(map(str, getattr(model, "feature_names_in_", ())))
     width = getattr(model, "n_features_in_", None)
+    if is_booster(model):
+        names, width = columns_of_booster(model)
+    if type(first).__name__ == "IsotonicRegression":
+        width = 1
     if width is None:
         raise InputError(
             f"the {type(model).__name__} does not tell how many columns it takes",
@@ -163,7 +166,7 @@ def _dtypes(model: Any, positions: Iterable[int], names: tuple[str, ...]) -> dic
         found = {}
         for _, step in model.steps:
             found = {**_dtypes(step, where, names), **found}
-            if type(step).__name__ not in _PRESERVING:
+            if type(step).__name__ not in PRESERVING:
                 break
         return found
     if hasattr(model, "transformer_list"):
@@ -171,9 +174,9 @@ def _dtypes(model: Any, positions: Iterable[int], names: tuple[str, ...]) -> dic
         for _, step in model.transformer_list:
             found.update(_dtypes(step, where, names))
         return found
-    if name in _ENCODERS:
+    if name in ENCODERS:
         return {
-            index: _category_dtype(values)
+            index: category_dtype(values)
             for index, values in zip(where, model.categories_, strict=True)
         }
     if name in _VECTORIZERS:
@@ -185,7 +188,7 @@ def _dtypes(model: Any, positions: Iterable[int], names: tuple[str, ...]) -> dic
     return {}
 
 
-def _category_dtype(values: Array) -> DType:
+def category_dtype(values: Array) -> DType:
     if values.dtype.kind in "iub":
         return DType.INT64
     if values.dtype.kind == "f":
@@ -195,169 +198,6 @@ def _category_dtype(values: Array) -> DType:
         return DType.STRING
     whole = all(isinstance(value, int | np.integer) for value in present)
     return DType.INT64 if whole and len(present) == len(values) else DType.FLOAT32
-
-
-# --- usual values --------------------------------------------------------------------
-
-
-def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> dict[str, Range]:
-    """Return the values that the inputs usually take, from what the steps learned."""
-    if columns.kind == "text":
-        words = getattr(first_step(model), "vocabulary_", None) or {"text": 0}
-        chosen = sorted(map(str, words))[:40]
-        texts = [" ".join(chosen[i : i + 4]) for i in range(0, len(chosen), 4)]
-        return {specs[0].name: Range(values=(*texts, "an unknown été", ""))}
-    bounds = _bounds(model, list(range(columns.width)), columns.names)
-    if columns.kind == "columns":
-        return {
-            spec.name: bounds[position]
-            for spec, position in zip(specs, columns.positions, strict=True)
-            if position in bounds
-        }
-    if columns.dtypes[0] is DType.STRING:
-        shared = [set(bounds[i].values) for i in range(columns.width) if i in bounds]
-        # One list serves the whole matrix: only values that every column knows are safe.
-        values = set.intersection(*shared) if shared else set()
-        return {specs[0].name: Range(values=tuple(sorted(values)))} if values else {}
-    if not bounds:
-        return {}
-    default = Range((-2.0,), (2.0,))
-    rows = [bounds.get(index, default) for index in range(columns.width)]
-    low, high = tuple(row.low[0] for row in rows), tuple(row.high[0] for row in rows)
-    return {specs[0].name: Range(low, high)}
-
-
-def rare_rows(
-    model: Any, specs: Sequence[TensorSpec], ranges: dict[str, Range]
-) -> dict[str, tuple[tuple[float, ...], ...]]:
-    """Return rows that usual values seldom look like, for a model with trees on a matrix."""
-    usual = ranges.get(specs[0].name)
-    if len(specs) > 1 or usual is None or not usual.low:
-        return {}
-    rows = rows_in_leaves(model, np.asarray(usual.low), np.asarray(usual.high))
-    return {} if rows is None else {specs[0].name: tuple(map(tuple, rows.tolist()))}
-
-
-def _bounds(model: Any, where: list[int], names: tuple[str, ...]) -> dict[int, Range]:
-    name = type(model).__name__
-    found: dict[int, Range] = {}
-    if hasattr(model, "transformers_"):
-        for _, step, selection in model.transformers_:
-            chosen = [where[index] for index in positions_of(selection, len(where), names)]
-            found = {**_bounds(step, chosen, ()), **found}
-        return found
-    if hasattr(model, "steps"):
-        for _, step in model.steps:
-            found = {**_bounds(step, where, names), **found}
-            if type(step).__name__ not in _PRESERVING:
-                break
-        return found
-    if name in _ENCODERS:
-        known = getattr(model, "handle_unknown", "ignore") != "error"
-        return {
-            index: _category_range(values, known)
-            for index, values in zip(where, model.categories_, strict=True)
-        }
-    limits = _limits(model, len(where))
-    if limits is not None:
-        return {
-            index: Range((float(low),), (float(high),))
-            for index, low, high in zip(where, *limits, strict=True)
-            if np.isfinite(low) and np.isfinite(high)
-        }
-    for _, child in children(model):
-        if getattr(child, "n_features_in_", None) == len(where):
-            return _bounds(child, where, names)
-    return {}
-
-
-def _category_range(values: Array, unknown_allowed: bool) -> Range:
-    if _category_dtype(values) is DType.STRING:
-        words = [value for value in values if isinstance(value, str)]
-        return Range(values=(*words, *(("an unknown value",) if unknown_allowed else ())))
-    numbers = [float(value) for value in values if not pd.isna(value)]
-    if not numbers:
-        return Range()
-    low, high = min(numbers), max(numbers)
-    gaps = numbers != [low + step for step in range(len(numbers))]
-    if gaps and not unknown_allowed:
-        high = low  # a value between the categories would be refused
-    return Range((low,), (high,))
-
-
-def _limits(model: Any, width: int) -> tuple[Array, Array] | None:
-    """Smallest and largest usual value per column, from the statistics of one step."""
-    if hasattr(model, "data_min_"):
-        return model.data_min_, model.data_max_
-    if hasattr(model, "max_abs_"):
-        return -model.max_abs_, model.max_abs_
-    if hasattr(model, "center_") or type(model).__name__ == "StandardScaler":
-        middle = getattr(model, "mean_", getattr(model, "center_", None))
-        spread = getattr(model, "scale_", None)
-        middle = np.zeros(width) if middle is None else middle
-        spread = np.ones(width) if spread is None else spread
-        return middle - 3 * spread, middle + 3 * spread
-    if hasattr(model, "quantiles_"):
-        return model.quantiles_.min(0), model.quantiles_.max(0)
-    if hasattr(model, "explained_variance_") and hasattr(model, "components_"):
-        middle = np.zeros(width) if getattr(model, "mean_", None) is None else model.mean_
-        spread = np.sqrt((model.components_**2 * model.explained_variance_[:, None]).sum(0))
-        return middle - 3 * spread, middle + 3 * spread
-    if hasattr(model, "theta_") and hasattr(model, "var_"):
-        spread = 3 * np.sqrt(model.var_)
-        return (model.theta_ - spread).min(0), (model.theta_ + spread).max(0)
-    for name in ("cluster_centers_", "support_vectors_", "_fit_X"):
-        points = getattr(model, name, None)
-        if isinstance(points, np.ndarray) and points.ndim == 2 and len(points):
-            return points.min(0), points.max(0)
-    if hasattr(model, "n_categories_"):
-        return np.zeros(width), np.asarray(model.n_categories_) - 1
-    if type(model).__name__ in {"MultinomialNB", "ComplementNB"}:
-        # Sums of the column per class over rows of the class: up to thrice the mean.
-        means = model.feature_count_ / np.maximum(model.class_count_, 1)[:, None]
-        return np.zeros(width), 3 * means.max(0)
-    if hasattr(model, "lambdas_"):
-        return _undone(model, width)
-    thresholds = _thresholds(model)
-    return None if thresholds is None else _spread(thresholds, width)
-
-
-def _undone(model: Any, width: int) -> tuple[Array, Array]:
-    """What a power transformation maps to -2 and 2 standard deviations; NaN where nothing."""
-    scaler = getattr(model, "_scaler", None)
-    middle, spread = (scaler.mean_, scaler.scale_) if scaler else (np.zeros(width), np.ones(width))
-    standard = getattr(model, "standardize", False)
-    ends = [
-        np.full(width, 2.0 * side) if standard else middle + 2 * side * spread for side in (-1, 1)
-    ]
-    low, high = (model.inverse_transform(end[None])[0] for end in ends)
-    return low, high
-
-
-def _thresholds(model: Any) -> list[tuple[Array, Array]] | None:
-    """Pairs of (features, thresholds) of the splits of trees, histograms included."""
-    mapper = getattr(model, "_bin_mapper", None)
-    if mapper is not None:
-        return [
-            (np.full(len(cuts), index), np.asarray(cuts))
-            for index, cuts in enumerate(mapper.bin_thresholds_)
-        ]
-    trees = trees_of(model)
-    found = [(tree.features[tree.inner], tree.thresholds[tree.inner]) for tree in trees]
-    return found or None
-
-
-def _spread(pairs: list[tuple[Array, Array]], width: int) -> tuple[Array, Array]:
-    """Bounds a little beyond the thresholds, so that both sides of each are visited."""
-    features = np.concatenate([features for features, _ in pairs])
-    cuts = np.concatenate([cuts for _, cuts in pairs])
-    low, high = np.full(width, -2.0), np.full(width, 2.0)
-    for index in range(width):
-        own = cuts[(features == index) & np.isfinite(cuts)] if len(cuts) else cuts
-        if len(own):
-            margin = 0.1 * (own.max() - own.min()) + 1e-3 * abs(own).max() + 1e-6
-            low[index], high[index] = own.min() - margin, own.max() + margin
-    return low, high
 
 
 # --- feeding and calling -------------------------------------------------------------
@@ -421,7 +261,7 @@ def roles_of(model: Any) -> list[tuple[str, Meaning | None, str]]:
         if hasattr(model, "decision_function"):
             return [labels, ("scores", Meaning.SCORES, "decision_function")]
         return [labels]
-    if is_regressor(model):
+    if is_regressor(model) or ranks(model):
         return [("prediction", Meaning.PREDICTION, "predict")]
     if is_outlier_detector(model) and hasattr(model, "predict"):
         return [labels, ("scores", Meaning.SCORES, "decision_function")]
@@ -431,6 +271,8 @@ def roles_of(model: Any) -> list[tuple[str, Meaning | None, str]]:
         return [labels, *extra]
     if hasattr(model, "transform"):
         return [("output", None, "transform")]
+    if hasattr(model, "score_samples"):
+        return [("scores", Meaning.SCORES, "score_samples")]
     raise ConversionError(f"a {type(model).__name__} neither predicts nor transforms new data")
 
 
@@ -470,6 +312,8 @@ def answers(model: Any, columns: Columns, arrays: Sequence[Array]) -> list[Array
     for _, meaning, method in roles_of(model):
         result = _call(model, method, data)
         result = result.toarray() if sparse.issparse(result) else np.asarray(result)
+        if method == "transform" and result.ndim == 1 and len(data) == 1:
+            result = result[None]  # some drop the only row (SparsePCA)
         results.append(_labels(result, model) if meaning is Meaning.LABEL else _floats(result))
     return results
 

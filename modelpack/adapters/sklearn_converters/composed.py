@@ -1,0 +1,261 @@
+"""Estimators that ask others, and make something of their answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_regressor
+
+from modelpack.adapters.sklearn_converters.functions import traced
+from modelpack.adapters.sklearn_converters.steps import interpolated
+from modelpack.adapters.sklearn_converters.writer import Writer
+
+_TINY = 1e-12
+"""What temperature scaling adds to probabilities (``_convert_to_logits``)."""
+
+
+def threshold(w: Writer) -> None:
+    """The label by a threshold of its own (FixedThreshold, TunedThresholdClassifierCV).
+
+    Raises:
+        NotImplementedError: of the decision function of some estimators.
+    """
+    item = w.item
+    inner = getattr(item, "estimator_", None) or item.estimator
+    rows = w.rows()
+    method = item._get_response_method()
+    methods = [method] if isinstance(method, str) else list(method)
+    by_probability = next(name for name in methods if hasattr(inner, name)) == "predict_proba"
+    limit = getattr(item, "best_threshold_", None)
+    if limit is None:
+        limit = item.threshold
+    if limit == "auto":
+        limit = 0.5 if by_probability else 0.0
+    positive = getattr(item, "pos_label", None)
+    index = 1 if positive is None else int(np.flatnonzero(item.classes_ == positive)[0])
+    probable = hasattr(inner, "predict_proba")
+    shares = w.ask(inner, rows).scores if probable else ""
+    if by_probability:
+        score = w.column(shares, index)
+    else:
+        score = w.flat(decision(w, inner, rows))
+        score = score if index else w.op("Neg", score)
+    above = w.op("GreaterOrEqual", score, w.constant(float(limit)))
+    chosen = w.op("Where", above, *(w.constant(i, "int64") for i in (index, 1 - index)))
+    w.finish(w.chosen_labels(chosen, item.classes_), shares or w.upright(score))
+
+
+def output_code(w: Writer) -> None:
+    """The class whose code is nearest to what the estimators say."""
+    item = w.item
+    rows = w.rows()
+    said = w.joined([_binary(w, estimator, rows) for estimator in item.estimators_])
+    codes = np.asarray(item.code_book_, np.float64)
+    # |s - c|^2 without |s|^2, which is the same for all codes.
+    far = w.linear(said, -2 * codes.T, (codes**2).sum(1))
+    best = w.op("ArgMin", far, axis=1, keepdims=0)
+    w.finish(w.chosen_labels(best, item.classes_), far)
+
+
+def _binary(w: Writer, estimator: Any, rows: str) -> str:
+    """``sklearn.multiclass._predict_binary``, as a matrix of one column."""
+    if type(estimator).__name__ == "_ConstantPredictor":
+        nothing = w.op("Mul", w.upright(w.column(_finite(w), 0)), w.constant(0.0))
+        return w.op("Add", nothing, w.constant(float(estimator.y_[0])))
+    if is_regressor(estimator):
+        return w.upright(w.ask(estimator, rows).scores)
+    if hasattr(estimator, "decision_function"):
+        return decision(w, estimator, rows)
+    return w.upright(w.column(w.ask(estimator, rows).scores, 1))
+
+
+def decision(w: Writer, estimator: Any, rows: str) -> str:
+    """The decision function, ``[rows, 1]`` for two classes.
+
+    Raises:
+        NotImplementedError: of estimators that are not linear: skl2onnx writes it with
+            varying signs and columns.
+    """
+    if hasattr(estimator, "steps"):
+        for _, step in estimator.steps[:-1]:
+            if step not in {None, "passthrough"}:
+                rows = w.ask(step, rows).scores
+        return decision(w, estimator.steps[-1][1], rows)
+    matrix = getattr(estimator, "coef_", None)
+    kernel = getattr(estimator, "kernel", "linear")
+    if not isinstance(matrix, np.ndarray) or kernel != "linear" or hasattr(estimator, "_n_support"):
+        raise NotImplementedError(f"the decision function of {type(estimator).__name__}")
+    return w.linear(rows, np.atleast_2d(matrix).T, np.ravel(estimator.intercept_))
+
+
+def function(w: Writer) -> None:
+    """What a FunctionTransformer's function does, traced.
+
+    Raises:
+        NotImplementedError: it does something that cannot be written down.
+    """
+    item, rows = w.item, w.rows()
+    if item.func is not None:
+        rows = traced(w, item.func, rows, item.n_features_in_, item.kw_args or {})
+    w.finish(rows)
+
+
+# --- chains --------------------------------------------------------------------------------
+
+
+def regressor_chain(w: Writer) -> None:
+    """Each estimator sees what those before it said.
+
+    Raises:
+        NotImplementedError: of an estimator that answers several values.
+    """
+    rows = w.rows()
+    found: list[str] = []
+    for estimator in w.item.estimators_:
+        found.append(w.upright(w.ask(estimator, w.joined([rows, *found])).scores))
+    w.finish(w.columns(w.joined(found), np.argsort(w.item.order_)))
+
+
+def transformed_target(w: Writer) -> None:
+    """The prediction of a regressor, transformed back.
+
+    Raises:
+        NotImplementedError: of a transformer whose inverse is not known here.
+    """
+    item = w.item
+    answer = w.ask(item.regressor_, w.rows()).scores
+    if item._training_dim == 1:
+        answer = w.upright(answer)
+    w.finish(_undone(w, item.transformer_, answer))
+
+
+def _undone(w: Writer, transformer: Any, values: str) -> str:
+    name = type(transformer).__name__
+    if name == "FunctionTransformer":
+        if transformer.inverse_func is None:
+            return values
+        width = getattr(transformer, "n_features_in_", 1)
+        given = transformer.inv_kw_args or {}
+        return traced(w, transformer.inverse_func, values, width, given)
+    if name in {"StandardScaler", "RobustScaler", "MaxAbsScaler"}:
+        spread = getattr(transformer, "scale_", None)
+        middle = getattr(transformer, "mean_", getattr(transformer, "center_", None))
+        values = values if spread is None else w.op("Mul", values, w.constant(spread))
+        return values if middle is None else w.op("Add", values, w.constant(middle))
+    if name == "MinMaxScaler":
+        moved = w.op("Sub", values, w.constant(transformer.min_))
+        return w.op("Div", moved, w.constant(transformer.scale_))
+    raise NotImplementedError(f"the inverse of {name}")
+
+
+# --- calibration ---------------------------------------------------------------------------
+
+
+def calibrated(w: Writer) -> None:
+    """The mean of what calibrated classifiers answer.
+
+    Raises:
+        NotImplementedError: of the decision function of some estimators, and of temperature
+            scaling of probabilities of several classes.
+    """
+    item = w.item
+    rows = w.rows()
+    parts = [_calibrated(w, each, rows) for each in item.calibrated_classifiers_]
+    total = parts[0] if len(parts) == 1 else w.op("Sum", *parts)
+    w.finish_classes(w.op("Div", total, w.constant(float(len(parts)))))
+
+
+def _calibrated(w: Writer, each: Any, rows: str) -> str:
+    """``_CalibratedClassifier.predict_proba``, ``[rows, classes]``."""
+    inner, two = each.estimator, len(each.classes) == 2
+    decides = hasattr(inner, "decision_function")
+    said = decision(w, inner, rows) if decides else w.ask(inner, rows).scores
+    if two and not decides:
+        said = w.upright(w.column(said, 1))
+    if each.method == "temperature":
+        return _cooled(w, each, said, two)
+    if len(inner.classes_) != len(each.classes):
+        raise NotImplementedError("calibration of a classifier that knows fewer classes")
+    columns = [w.column(said, index) for index in range(len(each.calibrators))]
+    shares = [
+        w.upright(_of_calibrator(w, calibrator, column))
+        for calibrator, column in zip(each.calibrators, columns, strict=True)
+    ]
+    if two:
+        return w.joined([w.op("Sub", w.constant(1.0), shares[0]), shares[0]])
+    joined = w.joined(shares)
+    total = w.summed(joined)
+    none = w.op("Equal", total, w.constant(0.0))
+    even = np.full((1, len(each.classes)), 1 / len(each.classes))
+    shared = w.op("Div", joined, w.op("Where", none, w.constant(1.0), total))
+    return w.op("Where", none, w.constant(even), shared)
+
+
+def _of_calibrator(w: Writer, calibrator: Any, scores: str) -> str:
+    if hasattr(calibrator, "a_"):
+        inner = w.op("Mul", scores, w.constant(-calibrator.a_))
+        return w.sigmoid(w.op("Sub", inner, w.constant(calibrator.b_)))
+    clipped = w.op("Max", w.constant(calibrator.X_min_), scores)
+    clipped = w.op("Min", w.constant(calibrator.X_max_), clipped)
+    return interpolated(w, clipped, calibrator.X_thresholds_, calibrator.y_thresholds_)
+
+
+def _cooled(w: Writer, each: Any, said: str, two: bool) -> str:
+    decides = hasattr(each.estimator, "decision_function")
+    if two:
+        logits = w.joined([w.op("Neg", said), said])
+    elif decides:
+        logits = said
+    else:
+        logits = w.op("Log", w.op("Add", said, w.constant(_TINY)))
+    heated = w.op("Mul", logits, w.constant(each.calibrators[0].beta_))
+    return w.op("Softmax", heated, axis=1)
+
+
+# --- discriminants and constants -----------------------------------------------------------
+
+
+def linear_discriminant(w: Writer) -> None:
+    item = w.item
+    said = w.linear(w.rows(), item.coef_.T, item.intercept_)
+    if len(item.classes_) > 2:
+        best = w.op("ArgMax", said, axis=1, keepdims=0)
+        return w.finish(w.chosen_labels(best, item.classes_), w.op("Softmax", said, axis=1))
+    positive = w.op("Greater", w.flat(said), w.constant(0.0))
+    share = w.sigmoid(said)
+    shares = w.joined([w.op("Sub", w.constant(1.0), share), share])
+    return w.finish(w.chosen_labels(w.cast(positive, "int64"), item.classes_), shares)
+
+
+def dummy_classifier(w: Writer) -> None:
+    """The same answer for every row.
+
+    Raises:
+        NotImplementedError: the answer is random.
+    """
+    item = w.item
+    if item._strategy in {"stratified", "uniform"}:
+        raise NotImplementedError(f"a random answer (strategy={item._strategy!r})")
+    if item.n_outputs_ > 1:
+        raise NotImplementedError("several labels a row")
+    one_row = np.zeros((1, 1))
+    shares = item.predict_proba(one_row)
+    nothing = w.op("Mul", w.upright(w.column(_finite(w), 0)), w.constant(0.0))
+    scores = w.op("Add", nothing, w.constant(shares))
+    label = int(np.flatnonzero(item.classes_ == item.predict(one_row)[0])[0])
+    zeros = w.cast(w.flat(nothing), "int64")
+    index = w.op("Add", zeros, w.constant(label, "int64"))
+    w.finish(w.chosen_labels(index, item.classes_), scores)
+
+
+def dummy_regressor(w: Writer) -> None:
+    nothing = w.op("Mul", w.upright(w.column(_finite(w), 0)), w.constant(0.0))
+    w.finish(w.op("Add", nothing, w.constant(np.reshape(w.item.constant_, (1, -1)))))
+
+
+def _finite(w: Writer) -> str:
+    """The rows with zeros for NaN and infinities: the number of rows is what is wanted."""
+    rows = w.rows()
+    small = w.op("Less", w.op("Abs", rows), w.constant(1.0))
+    return w.op("Where", small, rows, w.constant(0.0))

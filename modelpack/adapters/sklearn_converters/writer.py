@@ -1,0 +1,180 @@
+"""Writing the ONNX nodes of one estimator, whichever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+from skl2onnx._supported_operators import sklearn_operator_name_map
+from skl2onnx.common.data_types import Int64TensorType, StringTensorType, guess_proto_type
+from skl2onnx.operator_converters.common import concatenate_variables
+from sklearn.base import is_classifier
+
+_ELEMENTS = {
+    "float64": TensorProto.DOUBLE,
+    "float32": TensorProto.FLOAT,
+    "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
+    "object": TensorProto.STRING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a classifier answers: names of tensors.
+
+    Attributes:
+        labels: ``[rows]``.
+        scores: probabilities or decisions, ``[rows, classes]`` or, of two classes, ``[rows]``.
+    """
+
+    labels: str
+    scores: str
+
+
+class Writer:
+    """Appends nodes to the graph that skl2onnx builds, for one of its operators.
+
+    Real numbers are float64 between input and output: scikit-learn computes so.
+
+    Args:
+        scope: names tensors.
+        operator: an estimator with its inputs and outputs.
+        container: takes nodes and constants.
+    """
+
+    def __init__(self, scope: Any, operator: Any, container: Any) -> None:
+        self._scope, self._operator, self._container = scope, operator, container
+        self.item = operator.raw_operator
+
+    def rows(self, dtype: str = "float64") -> str:
+        """All columns of the input as one matrix."""
+        source = concatenate_variables(self._scope, self._operator.inputs, self._container)
+        return self.cast(source, dtype)
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node; return the name of its only output."""
+        return self.ops(kind, 1, *inputs, **attributes)[0]
+
+    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Append a node; return the names of its outputs."""
+        made = [str(self._scope.get_unique_variable_name(kind.lower())) for _ in range(outputs)]
+        name = self._scope.get_unique_operator_name(kind)
+        domain = attributes.pop("domain", None)
+        placed = {} if domain is None else {"op_domain": domain}
+        self._container.add_node(kind, list(inputs), made, name=name, **placed, **attributes)
+        return made
+
+    def constant(self, values: Any, dtype: str = "float64") -> str:
+        """Keep an array; return its name."""
+        name = str(self._scope.get_unique_variable_name("constant"))
+        array = np.asarray(values).astype(dtype)
+        flat = [item.encode() for item in array.ravel()] if dtype == "object" else array.ravel()
+        self._container.add_initializer(name, _ELEMENTS[dtype], array.shape, flat)
+        return name
+
+    def integers(self, *values: int) -> str:
+        """A constant vector of int64."""
+        return self.constant(values, "int64")
+
+    def cast(self, source: str, dtype: str) -> str:
+        """Convert to another element type."""
+        return self.op("Cast", source, to=_ELEMENTS[dtype])
+
+    def linear(self, rows: str, matrix: Any, bias: Any = None) -> str:
+        """``rows @ matrix + bias``."""
+        product = self.op("MatMul", rows, self.constant(matrix))
+        return product if bias is None else self.op("Add", product, self.constant(bias))
+
+    def sigmoid(self, values: str) -> str:
+        """``1 / (1 + exp(-x))``: ONNX Runtime's own for float64 is not exact."""
+        grown = self.op("Exp", self.op("Neg", values))
+        return self.op("Reciprocal", self.op("Add", grown, self.constant(1.0)))
+
+    def columns(self, rows: str, chosen: Iterable[int]) -> str:
+        """Some of the columns."""
+        return self.op("Gather", rows, self.integers(*map(int, chosen)), axis=1)
+
+    def column(self, rows: str, index: int) -> str:
+        """One column, as a vector."""
+        return self.op("Gather", rows, self.constant(index, "int64"), axis=1)
+
+    def joined(self, parts: Sequence[str]) -> str:
+        """Matrices side by side."""
+        return parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=1)
+
+    def upright(self, vector: str) -> str:
+        """A vector, or a matrix of one column, as a matrix of one column."""
+        return self.op("Reshape", vector, self.integers(-1, 1))
+
+    def flat(self, column: str) -> str:
+        """A matrix of one column as a vector."""
+        return self.op("Reshape", column, self.integers(-1))
+
+    def reduced(self, kind: str, rows: str, keepdims: int = 1) -> str:
+        """Reduce along the last axis."""
+        if self._container.target_opset >= (13 if kind == "ReduceSum" else 18):
+            return self.op(kind, rows, self.integers(-1), keepdims=keepdims)
+        return self.op(kind, rows, axes=[-1], keepdims=keepdims)
+
+    def summed(self, rows: str, keepdims: int = 1) -> str:
+        """Sums along the last axis."""
+        return self.reduced("ReduceSum", rows, keepdims)
+
+    def chosen_labels(self, index: str, classes: Any) -> str:
+        """Labels at positions of int64, as the declared output has them."""
+        values = np.asarray(classes)
+        kind = "int64" if values.dtype.kind in "iubf" else "object"
+        texts = values if kind == "int64" else np.array([str(item) for item in values], object)
+        return self.op("Gather", self.constant(texts, kind), index, axis=0)
+
+    def ask(self, estimator: Any, rows: str) -> Answer:
+        """Write another estimator, asked for a matrix of float64.
+
+        Returns:
+            for anything but a classifier, its only output as ``scores``.
+        """
+        alias = sklearn_operator_name_map[type(estimator)]
+        operator = self._scope.declare_local_operator(alias, estimator)
+        kind = self._operator.inputs[0].type.__class__
+        if kind in {Int64TensorType, StringTensorType}:
+            raise NotImplementedError(f"{type(self.item).__name__} of whole numbers or text")
+        width = getattr(estimator, "n_features_in_", None)
+        given = self._scope.declare_local_variable("asked", kind([None, width]))
+        self._container.add_node(
+            "Cast",
+            rows,
+            given.full_name,
+            name=self._scope.get_unique_operator_name("Cast"),
+            to=guess_proto_type(given.type),
+        )
+        operator.inputs.append(given)
+        labels = ""
+        if is_classifier(estimator):
+            answer = self._scope.declare_local_variable("asked_label", Int64TensorType())
+            operator.outputs.append(answer)
+            labels = answer.full_name
+        scores = self._scope.declare_local_variable("asked_scores", kind())
+        operator.outputs.append(scores)
+        return Answer(labels, self.cast(scores.full_name, "float64"))
+
+    def finish(self, *names: str) -> None:
+        """Give tensors out as the outputs of the estimator, in their declared types."""
+        for name, output in zip(names, self._operator.outputs, strict=False):
+            kind = output.type
+            text = isinstance(kind, StringTensorType)
+            given = name if text else self.op("Cast", name, to=guess_proto_type(kind))
+            self._container.add_node(
+                "Identity",
+                given,
+                output.full_name,
+                name=self._scope.get_unique_operator_name("Identity"),
+            )
+
+    def finish_classes(self, scores: str) -> None:
+        """Give out the label of the highest score, and the scores, ``[rows, classes]``."""
+        best = self.op("ArgMax", scores, axis=1, keepdims=0)
+        self.finish(self.chosen_labels(best, self.item.classes_), scores)
