@@ -13,6 +13,7 @@ import onnx
 from modelpack import onnx_graph
 from modelpack.adapters import onnx_weights, tensorflow_onnx_ops
 from modelpack.adapters.onnx_canonical import canonicalize
+from modelpack.adapters.onnx_padding import keep_zeros
 from modelpack.adapters.savedmodel_bytes import canonicalize_functions
 from modelpack.adapters.tensorflow_freezing import Frozen, Reader, frozen, rename
 from modelpack.dependencies import versions
@@ -223,6 +224,7 @@ def _finish(model: Any, signature: Signature, name: str, weights: Mapping[str, R
     onnx_weights.attach(model, recipes, weights)
     graph.name = name
     onnx_graph.scrub(model)
+    keep_zeros(model)
     for inner in onnx_graph.graphs(graph):
         for value in (*inner.input, *inner.output, *inner.value_info) if inner is not graph else ():
             _forget_made_up_dims(value)

@@ -25,8 +25,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from modelpack import onnx_graph
 from modelpack.adapters import torch_guards, torch_loading
+from modelpack.adapters.onnx_padding import keep_zeros
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_loading import load
+from modelpack.adapters.torch_precision import refuse_bfloat16
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
 from modelpack.adapters.torch_scan import scan
 from modelpack.adapters.torch_script import ScriptGraph, is_recurrent_script
@@ -154,7 +156,7 @@ def _ops(model: torch_loading.Model) -> dict[str, int]:
     if isinstance(model, ExportedProgram):
         names = [str(node.target) for node in model.graph.nodes if node.op == "call_function"]
     else:
-        leaves = [layer for layer in model.modules() if not any(layer.children())]
+        leaves = [layer for layer in model.modules() if next(layer.children(), None) is None]
         names = [getattr(layer, "original_name", type(layer).__name__) for layer in leaves]
     return dict(sorted(Counter(names).items()))
 
@@ -310,6 +312,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
             f"PyTorch {torch.__version__} wrote opset {opset}, not {options.opset}",
             hint="torch.onnx writes opsets from 17 on; leave --opset away for its default",
         )
+    refuse_bfloat16(model, source.display)
     _tidy(model, signature)
     Path(target).write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(target, full_check=True)
@@ -318,6 +321,8 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     )
 
 
+# Exporting torch.cond needs the compiler, which is off for whatever else runs.
+@torch.compiler.set_stance("default")  # type: ignore[untyped-decorator]
 def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any:
     model = load(source)
     names: dict[str, Any] = {
@@ -566,6 +571,7 @@ def _tidy(model: onnx.ModelProto, signature: Signature) -> None:
         ConversionError: a dimension is fixed in the file, but named in the signature.
     """
     onnx_graph.scrub(model)
+    keep_zeros(model)
     renamed: dict[str, str | int] = {}
     for value, spec in zip(model.graph.input, signature.inputs, strict=True):
         for have, want in zip(value.type.tensor_type.shape.dim, spec.shape or (), strict=True):
