@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,9 @@ class Encoding(StrEnum):
     """A directory as `save_pretrained` of transformers writes it."""
     SKOPS = "skops"
     PICKLE = "pickle"
+    XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
+    CATBOOST = "catboost"
     PYTHON = "python"
     ONNX = "onnx"
     TFLITE = "tflite"
@@ -263,6 +267,9 @@ FORMAT_OF_ENCODING = {
     Encoding.TRANSFORMERS: "torch",
     Encoding.SKOPS: "sklearn",
     Encoding.PICKLE: "sklearn",
+    Encoding.XGBOOST: "sklearn",
+    Encoding.LIGHTGBM: "sklearn",
+    Encoding.CATBOOST: "sklearn",
     Encoding.PYTHON: "",
     Encoding.ONNX: "onnx",
     Encoding.TFLITE: "tflite",
@@ -313,9 +320,9 @@ def detect(path: Path) -> Encoding:
         raise InputError(
             f"'{path}' is not a model modelpack knows: its content fits no supported format"
             + (f", although it is called '{path.suffix}'" if path.suffix else ""),
-            hint="supported: .keras .h5 .pt2 .pt .skops .joblib .pkl .onnx .tflite, a SavedModel, "
-            "modelpack or transformers directory, a modelpack archive, or a Python reference "
-            "module:attribute",
+            hint="supported: .keras .h5 .pt2 .pt .skops .joblib .pkl .onnx .tflite, the files of "
+            "XGBoost, LightGBM and CatBoost, a SavedModel, modelpack or transformers directory, "
+            "a modelpack archive, or a Python reference module:attribute",
         )
     return found
 
@@ -331,6 +338,8 @@ _USUAL = {
     ".pth": _TORCH_FILES,
     ".ckpt": _TORCH_FILES,
     ".skops": {Encoding.SKOPS},
+    ".ubj": {Encoding.XGBOOST},
+    ".cbm": {Encoding.CATBOOST},
     ".safetensors": {Encoding.SAFETENSORS},
 }
 
@@ -395,6 +404,9 @@ def _detect_bytes(path: Path, head: bytes, size: int) -> Encoding | None:
         return Encoding.ARCHIVE
     if head.startswith(LEGACY_SAVE):
         return Encoding.TORCH_SAVE
+    booster = _detect_booster(head)
+    if booster is not None:
+        return booster
     if _looks_like_onnx(head):
         return Encoding.ONNX
     if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
@@ -404,6 +416,21 @@ def _detect_bytes(path: Path, head: bytes, size: int) -> Encoding | None:
     if path.suffix in _PICKLE_SUFFIXES and head.startswith((*_COMPRESSED, b"(", b"c", b"]", b"}")):
         return Encoding.PICKLE
     return None
+
+
+# How files begin that libraries of boosters write: XGBoost as JSON, and as UBJSON, where a length
+# stands before the name; LightGBM as text; CatBoost as its own format, and as JSON.
+_BOOSTERS = (
+    (re.compile(rb'\{\s*"learner"'), Encoding.XGBOOST),
+    (re.compile(rb"\{[iUIlL][\x00\x07]{1,8}learner", re.DOTALL), Encoding.XGBOOST),
+    (re.compile(rb"tree\r?\nversion=v"), Encoding.LIGHTGBM),
+    (re.compile(rb"CBM1"), Encoding.CATBOOST),
+    (re.compile(rb'\{\s*"(ctrs|features_info)"'), Encoding.CATBOOST),
+)
+
+
+def _detect_booster(head: bytes) -> Encoding | None:
+    return next((found for pattern, found in _BOOSTERS if pattern.match(head)), None)
 
 
 def _detect_zip(path: Path) -> Encoding:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.adapters.boosters import is_booster
+from modelpack.adapters.boosters.converting import problem, read
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.samples import Array
 
@@ -55,6 +57,8 @@ def trees_of(item: Any) -> list[Tree]:
 
     Columns are those that each tree was given, which bagging chooses from those of the item.
     """
+    if is_booster(item):
+        return _of_booster(item)
     if hasattr(item, "_predictors"):
         return [_of_histograms(tree.nodes) for group in item._predictors for tree in group]
     members = getattr(item, "estimators_", [item])
@@ -71,6 +75,25 @@ def trees_of(item: Any) -> list[Tree]:
             tree.missing_go_to_left,
         )
         for tree in found
+    ]
+
+
+def _of_booster(item: Any) -> list[Tree]:
+    """The trees of a booster; none if some compare sets, or if it is not converted."""
+    if problem(item):
+        return []
+    forest = read(item)
+    if any(tree.sets for tree in forest.trees):
+        return []
+    return [
+        Tree(
+            tree.feature,
+            np.nextafter(tree.threshold, -np.inf) if forest.strict else tree.threshold,
+            np.maximum(tree.left, 0),
+            tree.right,
+            tree.missing_left,
+        )
+        for tree in forest.trees
     ]
 
 
@@ -123,7 +146,7 @@ def _steps(model: Any) -> tuple[list[Any] | None, Any]:
     """The steps to undo, None if one cannot be undone, and the last one."""
     if not hasattr(model, "steps"):
         return [], model
-    *before, last = [step for _, step in model.steps if step not in {None, "passthrough"}]
+    *before, last = [step for _, step in model.steps if step not in (None, "passthrough")]
     # Imputers do nothing to rows that are complete.
     before = [step for step in before if not _is_imputer(step)]
     can = all(hasattr(s, "inverse_transform") and type(s).__name__ not in _IMPUTERS for s in before)
@@ -181,4 +204,6 @@ def _enter(row: Array, bounds: dict[int, tuple[float, float]]) -> None:
         else:
             bound = lower if np.isfinite(lower) else upper
             step = 0.1 * abs(bound) + 1e-3
-            row[column] = bound + step if np.isfinite(lower) else bound - step
+            value = bound + step if np.isfinite(lower) else bound - step
+            # No number is beyond the threshold by which CatBoost tells NaN from numbers.
+            row[column] = value if abs(value) <= np.finfo(np.float32).max else np.nan

@@ -21,6 +21,8 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from modelpack import reference
+from modelpack.adapters.boosters import is_booster, is_fitted
+from modelpack.adapters.boosters.files import as_estimator, load_file
 from modelpack.adapters.pickles import pickle_globals
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import InputError, UntrustedSourceError
@@ -44,10 +46,14 @@ _HARMLESS = re.compile(
     r"|sklearn\.utils\._bunch\.Bunch"
     r"|numpy\.dtype|numpy\.dtypes\.\w+DType"
     r"|scipy\.sparse\._(csr|csc|coo)\.(csr|csc|coo)_(matrix|array)"
+    r"|collections\.OrderedDict"
+    r"|xgboost\.core\.Booster|xgboost\.sklearn\.XGB(RF)?(Classifier|Regressor|Ranker)"
+    r"|lightgbm\.basic\.Booster|lightgbm\.sklearn\.LGBM(Classifier|Regressor|Ranker)"
+    r"|catboost\.core\.CatBoost(Classifier|Regressor|Ranker)?"
 )
 _USUAL_MODULES = ("sklearn.", "numpy.", "scipy.", "joblib.", "collections.", "copyreg.")
 _UNUSUAL = ("_testing", ".datasets", ".externals", "importlib", "numpy.f2py", "distutils")
-_BOOSTERS = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost"}
+_BOOSTER_FILES = {Encoding.XGBOOST, Encoding.LIGHTGBM, Encoding.CATBOOST}
 
 _PICKLE_BYTES = 256 << 20  # how much of a decompressed pickle is examined
 _SHOWN = 20
@@ -161,13 +167,14 @@ def load(ref: ModelRef) -> Any:
 def _load(ref: ModelRef) -> Any:
     reference.import_modules(ref)
     model = reference.load(ref) if ref.encoding is Encoding.PYTHON else _load_file(ref)
-    root = type(model).__module__.partition(".")[0]
-    if root in _BOOSTERS:
-        raise InputError(f"'{ref.display}' is a {_BOOSTERS[root]} model, which is not supported")
-    if not isinstance(model, BaseEstimator) or isinstance(model, type):
+    model = as_estimator(model)
+    if not _is_estimator(model) or isinstance(model, type):
         raise InputError(f"'{ref.display}' holds a {type(model).__name__}, not an estimator")
     try:
-        check_is_fitted(model)
+        if not is_fitted(model):
+            raise NotFittedError
+        if isinstance(model, BaseEstimator):
+            check_is_fitted(model)
     except NotFittedError:
         raise InputError(
             f"the {type(model).__name__} in '{ref.display}' is not fitted",
@@ -180,7 +187,13 @@ def _load(ref: ModelRef) -> Any:
     return model
 
 
+def _is_estimator(item: Any) -> bool:
+    return isinstance(item, BaseEstimator) or is_booster(item)
+
+
 def _load_file(ref: ModelRef) -> Any:
+    if ref.encoding in _BOOSTER_FILES:
+        return load_file(ref.path, ref.encoding)
     found = [] if ref.trusted else scan(ref)
     if found:
         raise UntrustedSourceError(
@@ -229,6 +242,8 @@ def _unwrapped(model: Any, ref: ModelRef) -> Any:
 
 def children(model: Any) -> list[tuple[str, Any]]:
     """Return the fitted estimators that a composite estimator calls, with their names."""
+    if is_booster(model):
+        return []
     if hasattr(model, "steps"):
         pairs = list(model.steps)
     elif hasattr(model, "transformers_"):
@@ -241,10 +256,10 @@ def children(model: Any) -> list[tuple[str, Any]]:
         fitted = getattr(model, "estimators_", [])
         fitted = fitted.ravel() if isinstance(fitted, np.ndarray) else fitted
         pairs = [("estimator", item) for item in fitted]
-        for name in ("final_estimator_", "estimator_", "best_estimator_"):
+        for name in ("final_estimator_", "estimator_", "best_estimator_", "regressor_"):
             if not pairs or name == "final_estimator_":
                 pairs += [(name, getattr(model, name))] if hasattr(model, name) else []
-    return [(str(name), item) for name, item in pairs if isinstance(item, BaseEstimator)]
+    return [(str(name), item) for name, item in pairs if _is_estimator(item)]
 
 
 def walk(model: Any, path: str = "") -> list[tuple[str, Any]]:

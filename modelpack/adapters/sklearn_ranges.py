@@ -22,6 +22,9 @@ from modelpack.samples import Array
 from modelpack.signature import DType, TensorSpec
 from modelpack.steps import Range
 
+# CatBoost tells NaN from numbers by a threshold at the end of float32.
+_ENDLESS = 1e38
+
 
 def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> dict[str, Range]:
     """Return the values that the inputs usually take, from what the steps learned."""
@@ -225,7 +228,7 @@ def _spread(pairs: list[tuple[Array, Array]], width: int) -> tuple[Array, Array]
     cuts = np.concatenate([cuts for _, cuts in pairs])
     low, high = np.full(width, -2.0), np.full(width, 2.0)
     for index in range(width):
-        own = cuts[(features == index) & np.isfinite(cuts)] if len(cuts) else cuts
+        own = cuts[(features == index) & (abs(cuts) < _ENDLESS)] if len(cuts) else cuts
         if len(own):
             margin = 0.1 * (own.max() - own.min()) + 1e-3 * abs(own).max() + 1e-6
             low[index], high[index] = own.min() - margin, own.max() + margin

@@ -67,7 +67,10 @@ def _correct_trees(node: Any, forests: list[_Forest]) -> None:
     attributes = {attribute.name: attribute for attribute in node.attribute}
     owners = np.array(attributes["nodes_treeids"].ints)
     ids = np.array(attributes["nodes_nodeids"].ints)
-    inner = np.array([mode != b"LEAF" for mode in attributes["nodes_modes"].strings])
+    modes = attributes["nodes_modes"].strings
+    if b"BRANCH_LT" in modes:  # of boosters, whose nodes are as they should be
+        return
+    inner = np.array([mode != b"LEAF" for mode in modes])
     features = np.array(attributes["nodes_featureids"].ints)
     values = np.array(attributes["nodes_values"].floats, np.float32)
     for index, forest in enumerate(forests):
