@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from modelpack import reference
-from modelpack.adapters import keras_files, keras_scan, keras_wide, savedmodel_writing
+from modelpack.adapters import (
+    keras_failures,
+    keras_files,
+    keras_scan,
+    keras_wide,
+    savedmodel_writing,
+)
 from modelpack.adapters.keras_tracing import plain_forms
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
@@ -26,8 +32,6 @@ from modelpack.errors import (
     InputError,
     ModelpackError,
     UntrustedSourceError,
-    first_line,
-    lines_of,
 )
 from modelpack.judging.noise import flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
@@ -120,7 +124,9 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     except ModelpackError:
         raise
     except Exception as error:
-        raise InputError(f"Keras cannot run '{ref.display}': {_reason(error)}") from error
+        raise InputError(
+            f"Keras cannot run '{ref.display}': {keras_failures.reason(error)}"
+        ) from error
     found = versions(*_TOOLS)
     runtime = f"keras {found.get('keras')} on tensorflow {found.get('tensorflow-cpu')}"
     return RunResult(runtime, latency)
@@ -178,7 +184,7 @@ def _write(source: ModelRef, target: str) -> None:
         raise
     except Exception as error:
         raise ConversionError(
-            f"TensorFlow cannot trace '{source.display}': {_reason(error)}",
+            f"TensorFlow cannot trace '{source.display}': {keras_failures.reason(error)}",
             hint="the model's call must work with symbolic tensors of the sizes "
             + ", ".join(map(str, signature.inputs)),
         ) from error
@@ -280,11 +286,11 @@ def _load_file(ref: ModelRef) -> Any:
         if "deserialization of a" in str(error) and not ref.trusted:
             raise UntrustedSourceError(
                 f"loading '{ref.display}' would run code that it contains: "
-                + ("; ".join(found) or _reason(error)),
+                + ("; ".join(found) or keras_failures.reason(error)),
                 hint="pass --trust if you trust its source",
             ) from error
         raise InputError(
-            f"Keras cannot load '{ref.display}': {_reason(error)}"
+            f"Keras cannot load '{ref.display}': {keras_failures.reason(error)}"
             + ("".join(f"\n  {item}" for item in found)),
             hint=_load_hint(ref, found),
         ) from error
@@ -307,7 +313,8 @@ def _load_weights(model: Any, ref: ModelRef) -> None:
         model.load_weights(ref.weights)
     except Exception as error:
         raise InputError(
-            f"the weights '{Path(ref.weights).name}' do not fit '{ref.display}': " + _reason(error),
+            f"the weights '{Path(ref.weights).name}' do not fit '{ref.display}': "
+            + keras_failures.reason(error),
             hint="weights are a .weights.h5, .h5 or .keras file of the same architecture",
         ) from error
 
@@ -323,7 +330,7 @@ def _build(model: Any, structure: Any, inputs: tuple[TensorSpec, ...], ref: Mode
     except Exception as error:
         raise InputError(
             f"'{ref.display}' cannot be called with {', '.join(map(str, inputs))}: "
-            + _reason(error),
+            + keras_failures.reason(error),
             hint="describe every input as the model takes it, with --input",
         ) from error
 
@@ -339,26 +346,6 @@ def _lookup_table(layer: Any) -> Any:
     """The TensorFlow table of a lookup layer; it must be tracked to be saved."""
     table = getattr(layer, "lookup_table", None)
     return table if hasattr(table, "resource_handle") else None
-
-
-# Lines of TensorFlow's messages that say where an error was seen, not what it is.
-_TRACEBACK = ("Detected at node", "File ", "Graph execution error", "in user code:", "<stack")
-
-
-def _reason(error: BaseException) -> str:
-    """What is wrong; of an error within a layer also which layer it is."""
-    lines = lines_of(error)
-    for index, line in enumerate(lines):
-        if "Exception encountered when calling" in line and index + 1 < len(lines):
-            within = line[line.index("Exception encountered") :].removesuffix(".")
-            told = [text for text in lines[index + 1 :] if not text.startswith(_TRACEBACK)]
-            return f"{within}: {' '.join(told[:1])}"
-    if lines and lines[0].startswith(_TRACEBACK):
-        return lines[-1]
-    inner = [line for line in lines if line.startswith("Exception encountered: ")]
-    if inner:  # what goes before only says that an object of the file could not be made
-        return inner[-1].removeprefix("Exception encountered: ").partition(" Full object")[0]
-    return first_line(error).partition(" Full object config:")[0]
 
 
 # --- the signature ---------------------------------------------------------------------
@@ -464,8 +451,9 @@ def _native(loaded: _Loaded) -> Signature:
         leaves = _output_leaves(loaded, loaded.inputs)
     except Exception as error:
         raise ConversionError(
-            f"the model cannot be traced: {_reason(error)}",
-            hint="describe its inputs, for example --input 'x:float32[batch,28,28]'",
+            f"the model cannot be traced: {keras_failures.reason(error)}",
+            hint="its call must work with symbolic tensors of the sizes "
+            f"{', '.join(map(str, loaded.inputs))}: describe others with --input",
         ) from error
     taken = [spec.name for spec in loaded.inputs]
     names = _unique(map(_identifier, _output_names(loaded.model, leaves)), taken)

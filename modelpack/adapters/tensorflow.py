@@ -183,9 +183,12 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         UnsupportedOpsError: ops have no ONNX form; the message lists every one.
         ConversionError: the opset cannot be written, or the conversion failed.
     """
-    from modelpack.adapters import tensorflow_onnx
+    from modelpack.adapters import tensorflow_onnx, tensorflow_v1
 
     function, names = callable_of(source)
+    meta = _read_proto(source).meta_graphs[0]
+    if tensorflow_v1.is_old(meta.graph_def.node):
+        function = tensorflow_v1.with_constants(source, meta, load(source).chosen)
     signature = source.signature or describe(source).signature
     return tensorflow_onnx.write(
         traced(function, names, signature), signature, Path(target), options

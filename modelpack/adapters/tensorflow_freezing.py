@@ -89,6 +89,8 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
             break
         kept -= unfit
     graph, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    for node in graph.node:
+        node.attr.pop("_class", None)  # beside which others to place it, that may be gone
     _fill_captures(graph, concrete)
     tables = _name_tables(graph, concrete, set(variables))
     names = {name: f"weight_{rank}" for rank, name in enumerate(n for n in variables if n in kept)}

@@ -1,0 +1,78 @@
+"""SavedModels from elsewhere: of TensorFlow 1, and with ops that are written otherwise in ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from modelpack.errors import ConversionError
+from modelpack.sources import Request, locate
+from modelpack.steps import StepOptions
+
+tf = pytest.importorskip("tensorflow")
+
+RNG = np.random.default_rng(3)
+
+
+def drawn(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def in_onnx(saved: Path, **feed: Any) -> list[Any]:
+    """Convert a SavedModel, without the comparison, and run what comes of it."""
+    from modelpack.adapters.tensorflow import describe, to_onnx
+
+    ref = locate(Request(str(saved)))
+    ref = replace(ref, signature=describe(ref).signature)
+    target = saved.with_suffix(".onnx")
+    to_onnx(ref, str(target), StepOptions(name="m"))
+    return list(onnxruntime.InferenceSession(target).run(None, feed))
+
+
+def saved(path: Path, function: Callable[..., Any], *specs: Any, **tracked: Any) -> Path:
+    """Save a function of named tensors as the only signature."""
+    module = tf.Module()
+    module.tracked = tracked
+    module.function = tf.function(function, input_signature=list(specs))
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.function})
+    return path
+
+
+# --- TensorFlow 1 ----------------------------------------------------------------------------
+
+
+def saved_by_a_session(path: Path, weights: Any, *, resource: bool, table: bool = False) -> Path:
+    """Save ``x @ weights`` as TensorFlow 1 does; x may be looked up first."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.int64 if table else tf.float32, (None, weights.shape[0]), name="x")
+        rows = x
+        if table:
+            keys = tf.constant([1, 2], tf.int64), tf.constant([0.5, 0.25])
+            made = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(*keys), 0.0)
+            rows = made.lookup(x)
+        variable = v1.get_variable("w", initializer=weights, use_resource=resource)
+        y = tf.matmul(rows, variable)
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        ready = v1.tables_initializer()
+        v1.saved_model.simple_save(session, str(path), {"x": x}, {"y": y}, legacy_init_op=ready)
+    return path
+
+
+@pytest.mark.parametrize("resource", [False, True])
+def test_variables_of_tensorflow_1_become_weights(resource: bool, tmp_path: Path) -> None:
+    weights, x = drawn(6, 200), drawn(3, 6)
+    path = saved_by_a_session(tmp_path / "old", weights, resource=resource)
+    np.testing.assert_allclose(in_onnx(path, x=x)[0], x @ weights, rtol=1e-5, atol=1e-5)
+
+
+def test_tables_of_tensorflow_1_are_refused_by_name(tmp_path: Path) -> None:
+    path = saved_by_a_session(tmp_path / "old", drawn(6, 3), resource=False, table=True)
+    with pytest.raises(ConversionError, match="hash_table"):
+        in_onnx(path, x=np.ones((1, 6), np.int64))
