@@ -24,11 +24,12 @@ EXTRAS = {
     "torch": ("torch", "onnxscript", "safetensors"),
     "transformers": ("transformers",),
     "sklearn": ("scikit-learn", "skl2onnx", "skops", "pandas"),
+    "boosters": ("xgboost-cpu", "lightgbm", "catboost"),
     "tflite": ("ai-edge-litert", "ai-edge-quantizer"),
 }
 
 # Distributions that provide the same modules as the one listed above.
-_ALTERNATIVES = {"tensorflow-cpu": ("tensorflow",)}
+_ALTERNATIVES = {"tensorflow-cpu": ("tensorflow",), "xgboost-cpu": ("xgboost",)}
 
 _EXTRA_OF_ADAPTER = {
     "keras": "keras",

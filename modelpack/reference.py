@@ -28,8 +28,11 @@ SEED = 0
 # Frameworks by the top-level package that defines their model base classes.
 _FRAMEWORKS = {"keras": "keras", "torch": "torch", "sklearn": "sklearn"}
 
+# Packages whose models all are one framework's, whatever their classes derive from.
+_RELATED = {"xgboost": "sklearn", "lightgbm": "sklearn", "catboost": "sklearn"}
+
 # The extras that bring what users' modules import.
-_EXTRAS = {**_FRAMEWORKS, "tensorflow": "keras"}
+_EXTRAS = {**_FRAMEWORKS, "tensorflow": "keras", **dict.fromkeys(_RELATED, "boosters")}
 
 
 def split(text: str) -> tuple[str, str] | None:
@@ -194,6 +197,8 @@ def framework_of(model: object) -> str:
         return ""
     for base in type(model).__mro__:
         root = base.__module__.partition(".")[0]
+        if root in _RELATED:
+            return _RELATED[root]
         if root in _FRAMEWORKS and base.__name__ in {
             "Model",
             "Layer",
