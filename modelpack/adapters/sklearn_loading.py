@@ -171,7 +171,7 @@ def _load(ref: ModelRef) -> Any:
     if not _is_estimator(model) or isinstance(model, type):
         raise InputError(f"'{ref.display}' holds a {type(model).__name__}, not an estimator")
     try:
-        if not is_fitted(model):
+        if is_booster(model) and not is_fitted(model):
             raise NotFittedError
         if isinstance(model, BaseEstimator):
             check_is_fitted(model)
