@@ -19,7 +19,12 @@ from modelpack.adapters.sklearn_onnx import (
     correct_locale,
     settle_opset,
 )
-from modelpack.adapters.sklearn_ranges import input_ranges, rare_rows, without_negatives
+from modelpack.adapters.sklearn_ranges import (
+    input_ranges,
+    rare_rows,
+    takes_negatives,
+    without_negatives,
+)
 from modelpack.adapters.sklearn_refusals import caveats, outline
 from modelpack.adapters.sklearn_signature import (
     Columns,
@@ -91,11 +96,9 @@ def _native(ref: ModelRef) -> tuple[Columns, Signature, dict[str, Range]]:
     columns = columns_of(model)
     specs = input_specs(columns)
     ranges = input_ranges(model, columns, specs)
-    try:
-        return columns, signature_of(model, columns, specs, ranges), ranges
-    except InputError:
+    if not takes_negatives(model, columns, specs, ranges):
         ranges = without_negatives(specs, ranges)
-        return columns, signature_of(model, columns, specs, ranges), ranges
+    return columns, signature_of(model, columns, specs, ranges), ranges
 
 
 # --- running -------------------------------------------------------------------------
@@ -137,8 +140,7 @@ def answer(ref: ModelRef, signature: Signature, feed: Case) -> Case:
     named = dict(zip((item.name for item in native.outputs), signature.outputs, strict=True))
     results = answers(model, columns, arrays)
     return {
-        named[name].name: result
-        for (name, _, _), result in zip(roles_of(model), results, strict=True)
+        named[role.name].name: result for role, result in zip(roles_of(model), results, strict=True)
     }
 
 

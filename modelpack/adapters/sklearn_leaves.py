@@ -14,6 +14,7 @@ import numpy as np
 
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.converting import problem, read
+from modelpack.adapters.boosters.trees import with_chains
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.samples import Array
 
@@ -79,12 +80,10 @@ def trees_of(item: Any) -> list[Tree]:
 
 
 def _of_booster(item: Any) -> list[Tree]:
-    """The trees of a booster; none if some compare sets, or if it is not converted."""
+    """The trees of a booster; none if it is not converted. Nodes may share a child."""
     if problem(item):
         return []
     forest = read(item)
-    if any(tree.sets for tree in forest.trees):
-        return []
     return [
         Tree(
             tree.feature,
@@ -93,7 +92,7 @@ def _of_booster(item: Any) -> list[Tree]:
             tree.right,
             tree.missing_left,
         )
-        for tree in forest.trees
+        for tree in map(with_chains, forest.trees)
     ]
 
 

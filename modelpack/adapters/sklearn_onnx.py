@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from modelpack import onnx_graph
+from modelpack.adapters import sklearn_forms as forms
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.converting import register as register_booster
 from modelpack.adapters.sklearn_converters import register
@@ -40,8 +40,8 @@ from modelpack.adapters.sklearn_refusals import (
     token_expression,
     vectorizers,
 )
-from modelpack.adapters.sklearn_signature import Columns, first_step, positions_of
-from modelpack.adapters.sklearn_trees import add_isolation_forest, float32_below
+from modelpack.adapters.sklearn_signature import Columns, first_step
+from modelpack.adapters.sklearn_trees import add_isolation_forest
 from modelpack.errors import ConversionError, UnsupportedOpsError, first_line
 from modelpack.samples import Array
 from modelpack.signature import DType, Signature, TensorSpec
@@ -91,13 +91,11 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
         ConversionError: skl2onnx fails.
     """
     register()
-    refuse_unsupported(model)
     boosters = {type(item) for _, item in walk(model) if is_booster(item)}
     for kind in boosters:
         register_booster(kind)
-    prepared = _by_position(copy.deepcopy(model), columns)
-    for _, item in walk(prepared):
-        _make_convertible(item)
+    prepared = forms.prepared(model, columns)
+    refuse_unsupported(prepared)
     wide = _is_wide(model)
     kinds = {**_TYPES, DType.FLOAT32: DoubleTensorType} if wide else _TYPES
     own: dict[type, Any] = {IsolationForest: add_isolation_forest}
@@ -137,21 +135,6 @@ def _refusal(error: BaseException) -> ConversionError:
     )
 
 
-def _make_convertible(item: Any) -> None:
-    """Give a copied estimator the settings, equal in effect, that skl2onnx can convert."""
-    if hasattr(item, "flatten_transform"):
-        item.flatten_transform = False  # concerns transform, which voting is not asked
-    if isinstance(getattr(item, "weights", None), list | tuple):
-        item.weights = np.asarray(item.weights)
-    if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
-        item.encode = "onehot-dense"
-    if hasattr(item, "bin_edges_"):  # x >= edge, for float32 x: see `correct_trees`
-        edges = [-float32_below(-np.asarray(own, np.float64)) for own in item.bin_edges_]
-        item.bin_edges_ = np.array([*edges, None], dtype=object)[:-1]
-    if type(item).__name__ == "RandomTreesEmbedding":
-        item.sparse_output = item.one_hot_encoder_.sparse_output = False
-
-
 def _widen_inputs(model: Any) -> None:
     """Let a model that was converted for float64 take float32."""
     for value in model.graph.input:
@@ -171,20 +154,6 @@ def _column_name(columns: Columns, index: int, spec: TensorSpec) -> str:
     if columns.kind == "columns" and columns.names:
         return columns.names[columns.positions[index]]
     return spec.name
-
-
-def _by_position(model: Any, columns: Columns) -> Any:
-    """Let ColumnTransformers of one matrix select by position: it has no column names."""
-    if columns.kind != "matrix" or not columns.names:
-        return model
-    for _, item in walk(model):
-        if hasattr(item, "transformers_"):
-            names = tuple(map(str, getattr(item, "feature_names_in_", columns.names)))
-            item.transformers_ = [
-                (name, step, positions_of(selection, len(names), names))
-                for name, step, selection in item.transformers_
-            ]
-    return model
 
 
 def _has_steps(model: Any) -> bool:

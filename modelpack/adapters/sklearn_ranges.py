@@ -14,16 +14,24 @@ from modelpack.adapters.sklearn_signature import (
     ENCODERS,
     PRESERVING,
     Columns,
+    answers,
     category_dtype,
     first_step,
     positions_of,
+    sample,
 )
+from modelpack.errors import InputError
 from modelpack.samples import Array
 from modelpack.signature import DType, TensorSpec
 from modelpack.steps import Range
 
 # CatBoost tells NaN from numbers by a threshold at the end of float32.
 _ENDLESS = 1e38
+
+
+# How far from zero values lie of which nothing is known, and how many rows are tried.
+_REACH = 3.0
+_ROWS = 16
 
 
 def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> dict[str, Range]:
@@ -53,10 +61,28 @@ def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> d
     return {specs[0].name: Range(low, high)}
 
 
+def takes_negatives(
+    model: Any, columns: Columns, specs: Sequence[TensorSpec], ranges: dict[str, Range]
+) -> bool:
+    """Whether a model answers for values of both signs, where the usual ones are not known."""
+    unknown = _unknown(specs, ranges)
+    if not unknown:
+        return True
+    both = {**ranges, **dict.fromkeys(unknown, Range((-_REACH,), (_REACH,)))}
+    try:
+        answers(model, columns, sample(specs, both, _ROWS))
+    except InputError:
+        return False
+    return True
+
+
 def without_negatives(specs: Sequence[TensorSpec], ranges: dict[str, Range]) -> dict[str, Range]:
-    """The same, and from 0 to 2 where nothing is known: for a model that refuses the usual."""
-    unknown = [spec.name for spec in specs if spec.dtype.is_float and spec.name not in ranges]
-    return {**ranges, **dict.fromkeys(unknown, Range((0.0,), (2.0,)))}
+    """The same ranges, and none below 0 where nothing is known."""
+    return {**ranges, **dict.fromkeys(_unknown(specs, ranges), Range((0.0,), (_REACH,)))}
+
+
+def _unknown(specs: Sequence[TensorSpec], ranges: dict[str, Range]) -> list[str]:
+    return [spec.name for spec in specs if spec.dtype.is_float and spec.name not in ranges]
 
 
 def rare_rows(
@@ -185,9 +211,16 @@ def _of_counts(model: Any, width: int) -> tuple[Array, Array]:
     return np.zeros(width), 3 * means.max(0)
 
 
+def _of_parts(model: Any, width: int) -> tuple[Array, Array]:
+    """Sums of parts that are not negative."""
+    return np.zeros(width), 2 * model.components_.sum(0) + 1e-6
+
+
 _BY_NAME: dict[str, Callable[[Any, int], tuple[Array, Array]]] = {
     "IsotonicRegression": _of_isotonic,
+    "MiniBatchNMF": _of_parts,
     "MultinomialNB": _of_counts,
+    "NMF": _of_parts,
     "ComplementNB": _of_counts,
     "AdditiveChi2Sampler": lambda _, width: (np.zeros(width), np.full(width, 2.0)),
     "SkewedChi2Sampler": lambda model, width: (

@@ -10,7 +10,7 @@ from skl2onnx._supported_operators import sklearn_operator_name_map
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.converting import problem as booster_problem
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import first_step, roles_of
+from modelpack.adapters.sklearn_signature import first_step
 from modelpack.errors import UnsupportedOpsError
 
 QUANTILES = "QuantileTransformer"
@@ -57,8 +57,6 @@ def _misplaced(item: Any, model: Any) -> str:
     name = type(item).__name__
     if name == QUANTILES and item is not first_step(model):
         return "values on a quantile come out wrong unless it is the first step"
-    if name in {"RFE", "RFECV"} and item is final_step(model) and roles_of(item)[0][2] == "predict":
-        return "only its choice of columns is converted; add its estimator_ as a step of its own"
     return ""
 
 
@@ -92,23 +90,11 @@ def _problem(item: Any) -> str:
         if getattr(item, "loss", "") in {"poisson", "gamma"}:
             return f"the exponential after the trees of its loss {item.loss!r} is lost"
         return ""
-    if getattr(item, "classes_", None) is not None and _classifier_problem(item):
-        return _classifier_problem(item)
     if getattr(item, "add_indicator", False):
         return "the indicator of missing values (add_indicator) comes out wrong"
     if name in {*_VECTORIZERS, "TfidfTransformer"}:
         return _vectorizer_problem(item)
     return "" if type(item) in sklearn_operator_name_map else "skl2onnx does not know it"
-
-
-def _classifier_problem(item: Any) -> str:
-    name = type(item).__name__
-    if name == "CalibratedClassifierCV" and item.method == "temperature":
-        return "temperature scaling is unknown to skl2onnx"
-    two_scores = name == "StackingClassifier" and "decision_function" in item.stack_method_
-    if two_scores and len(item.classes_) == 2:
-        return "the decision function of an estimator in it, for two classes, comes out wrong"
-    return ""
 
 
 def _vectorizer_problem(item: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -109,7 +109,7 @@ def _tensor_names(originals: Sequence[str]) -> list[str]:
 def first_step(model: Any) -> Any:
     """Return the step that a pipeline feeds first; an estimator that is no pipeline itself."""
     while hasattr(model, "steps"):
-        steps = [step for _, step in model.steps if step not in {None, "passthrough"}]
+        steps = [step for _, step in model.steps if step not in (None, "passthrough")]
         if not steps:
             return model
         model = steps[0]
@@ -243,36 +243,56 @@ def sample(
     return arrays
 
 
-def roles_of(model: Any) -> list[tuple[str, Meaning | None, str]]:
-    """Return (output name, meaning, method) of what the estimator answers.
+class Role(NamedTuple):
+    """One answer of an estimator.
+
+    Attributes:
+        name: of the output.
+        meaning: what it says, if that is known.
+        method: of the estimator.
+        part: which of several arrays that the method gives.
+    """
+
+    name: str
+    meaning: Meaning | None
+    method: str
+    part: int | None = None
+
+
+_LABEL = Role("label", Meaning.LABEL, "predict")
+_PROBABILITIES = Role("probabilities", Meaning.PROBABILITIES, "predict_proba")
+_SCORES = Role("scores", Meaning.SCORES, "decision_function")
+
+
+def roles_of(model: Any) -> list[Role]:
+    """Return what the estimator answers.
 
     Raises:
-        ConversionError: the estimator answers nothing for new data, or several labels a row.
+        ConversionError: the estimator answers nothing for new data.
     """
-    labels = ("label", Meaning.LABEL, "predict")
     if is_classifier(model):
-        if isinstance(getattr(model, "classes_", None), list):
-            raise ConversionError(
-                f"{type(model).__name__} gives several labels for a row, which is not supported",
-                hint="convert one classifier per label",
-            )
+        several = isinstance(getattr(model, "classes_", None), list)
+        if several and hasattr(model, "predict_proba") and not hasattr(model, "chain_method_"):
+            return [
+                _LABEL,
+                *(
+                    _PROBABILITIES._replace(name=f"probabilities_{part}", part=part)
+                    for part in range(len(model.classes_))
+                ),
+            ]
         if hasattr(model, "predict_proba"):
-            return [labels, ("probabilities", Meaning.PROBABILITIES, "predict_proba")]
-        if hasattr(model, "decision_function"):
-            return [labels, ("scores", Meaning.SCORES, "decision_function")]
-        return [labels]
+            return [_LABEL, _PROBABILITIES]
+        return [_LABEL, _SCORES] if hasattr(model, "decision_function") else [_LABEL]
     if is_regressor(model) or ranks(model):
-        return [("prediction", Meaning.PREDICTION, "predict")]
+        return [Role("prediction", Meaning.PREDICTION, "predict")]
     if is_outlier_detector(model) and hasattr(model, "predict"):
-        return [labels, ("scores", Meaning.SCORES, "decision_function")]
+        return [_LABEL, _SCORES]
     if hasattr(model, "predict"):
-        probable = hasattr(model, "predict_proba")
-        extra = [("probabilities", Meaning.PROBABILITIES, "predict_proba")] if probable else []
-        return [labels, *extra]
+        return [_LABEL, _PROBABILITIES] if hasattr(model, "predict_proba") else [_LABEL]
     if hasattr(model, "transform"):
-        return [("output", None, "transform")]
+        return [Role("output", None, "transform")]
     if hasattr(model, "score_samples"):
-        return [("scores", Meaning.SCORES, "score_samples")]
+        return [_SCORES._replace(method="score_samples")]
     raise ConversionError(f"a {type(model).__name__} neither predicts nor transforms new data")
 
 
@@ -285,13 +305,24 @@ def output_specs(model: Any, columns: Columns, arrays: Sequence[Array]) -> tuple
     roles = roles_of(model)
     results = answers(model, columns, arrays)
     specs = []
-    for (name, meaning, _), result in zip(roles, results, strict=True):
+    for role, result in zip(roles, results, strict=True):
         dtype = {"f": DType.FLOAT32, "i": DType.INT64}.get(result.dtype.kind, DType.STRING)
-        spec = TensorSpec(name, dtype, (_BATCH, *result.shape[1:]), meaning=meaning)
-        if hasattr(model, "classes_") and (meaning is Meaning.LABEL or result.ndim == 2):
-            spec = replace(spec, classes=tuple(_plain_class(item) for item in model.classes_))
-        specs.append(spec)
+        spec = TensorSpec(role.name, dtype, (_BATCH, *result.shape[1:]), meaning=role.meaning)
+        classes = _classes_of(model, role, result)
+        specs.append(replace(spec, classes=classes) if classes else spec)
     return tuple(specs)
+
+
+def _classes_of(model: Any, role: Role, result: Array) -> tuple[str | int | float | bool, ...]:
+    """The classes that an output is about; none if it is about several sets of them."""
+    classes = getattr(model, "classes_", None)
+    if classes is None or not (role.meaning is Meaning.LABEL or result.ndim == 2):
+        return ()
+    if isinstance(classes, list):
+        if role.part is None:
+            return ()
+        classes = classes[role.part]
+    return tuple(_plain_class(item) for item in classes)
 
 
 def _plain_class(value: Any) -> str | int | float | bool:
@@ -309,8 +340,9 @@ def answers(model: Any, columns: Columns, arrays: Sequence[Array]) -> list[Array
     """
     data = data_for(columns, arrays)
     results = []
-    for _, meaning, method in roles_of(model):
+    for _, meaning, method, part in roles_of(model):
         result = _call(model, method, data)
+        result = result if part is None else result[part]
         result = result.toarray() if sparse.issparse(result) else np.asarray(result)
         if method == "transform" and result.ndim == 1 and len(data) == 1:
             result = result[None]  # some drop the only row (SparsePCA)
@@ -322,8 +354,8 @@ def _call(model: Any, method: str, data: Any) -> Any:
     try:
         try:
             return getattr(model, method)(data)
-        except ValueError as error:
-            if "Buffer dtype mismatch" not in str(error):
+        except (TypeError, ValueError) as error:
+            if "Buffer dtype mismatch" not in str(error) and "same dtype" not in str(error):
                 raise
             # Some compiled parts only take the type the estimator was fitted on.
             return getattr(model, method)(data.astype(np.float64))
@@ -332,6 +364,8 @@ def _call(model: Any, method: str, data: Any) -> Any:
 
 
 def _labels(result: Array, model: Any) -> Array:
+    if result.ndim == 2 and result.shape[1] == 1:  # as CatBoost gives them
+        result = result[:, 0]
     if result.dtype.kind in "iub":
         return result.astype(np.int64)
     if result.dtype.kind == "f":

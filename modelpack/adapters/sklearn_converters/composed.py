@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_regressor
 
+from modelpack.adapters.sklearn_converters.decisions import decision, positive, shares
 from modelpack.adapters.sklearn_converters.functions import traced
 from modelpack.adapters.sklearn_converters.steps import interpolated
 from modelpack.adapters.sklearn_converters.writer import Writer
@@ -35,58 +35,27 @@ def threshold(w: Writer) -> None:
     positive = getattr(item, "pos_label", None)
     index = 1 if positive is None else int(np.flatnonzero(item.classes_ == positive)[0])
     probable = hasattr(inner, "predict_proba")
-    shares = w.ask(inner, rows).scores if probable else ""
+    told = shares(w, inner, rows) if probable else ""
     if by_probability:
-        score = w.column(shares, index)
+        score = w.column(told, index)
     else:
         score = w.flat(decision(w, inner, rows))
         score = score if index else w.op("Neg", score)
     above = w.op("GreaterOrEqual", score, w.constant(float(limit)))
     chosen = w.op("Where", above, *(w.constant(i, "int64") for i in (index, 1 - index)))
-    w.finish(w.chosen_labels(chosen, item.classes_), shares or w.upright(score))
+    w.finish(w.chosen_labels(chosen, item.classes_), told or w.upright(score))
 
 
 def output_code(w: Writer) -> None:
     """The class whose code is nearest to what the estimators say."""
     item = w.item
     rows = w.rows()
-    said = w.joined([_binary(w, estimator, rows) for estimator in item.estimators_])
+    said = w.joined([positive(w, estimator, rows) for estimator in item.estimators_])
     codes = np.asarray(item.code_book_, np.float64)
     # |s - c|^2 without |s|^2, which is the same for all codes.
     far = w.linear(said, -2 * codes.T, (codes**2).sum(1))
     best = w.op("ArgMin", far, axis=1, keepdims=0)
     w.finish(w.chosen_labels(best, item.classes_), far)
-
-
-def _binary(w: Writer, estimator: Any, rows: str) -> str:
-    """``sklearn.multiclass._predict_binary``, as a matrix of one column."""
-    if type(estimator).__name__ == "_ConstantPredictor":
-        nothing = w.op("Mul", w.upright(w.column(_finite(w), 0)), w.constant(0.0))
-        return w.op("Add", nothing, w.constant(float(estimator.y_[0])))
-    if is_regressor(estimator):
-        return w.upright(w.ask(estimator, rows).scores)
-    if hasattr(estimator, "decision_function"):
-        return decision(w, estimator, rows)
-    return w.upright(w.column(w.ask(estimator, rows).scores, 1))
-
-
-def decision(w: Writer, estimator: Any, rows: str) -> str:
-    """The decision function, ``[rows, 1]`` for two classes.
-
-    Raises:
-        NotImplementedError: of estimators that are not linear: skl2onnx writes it with
-            varying signs and columns.
-    """
-    if hasattr(estimator, "steps"):
-        for _, step in estimator.steps[:-1]:
-            if step not in {None, "passthrough"}:
-                rows = w.ask(step, rows).scores
-        return decision(w, estimator.steps[-1][1], rows)
-    matrix = getattr(estimator, "coef_", None)
-    kernel = getattr(estimator, "kernel", "linear")
-    if not isinstance(matrix, np.ndarray) or kernel != "linear" or hasattr(estimator, "_n_support"):
-        raise NotImplementedError(f"the decision function of {type(estimator).__name__}")
-    return w.linear(rows, np.atleast_2d(matrix).T, np.ravel(estimator.intercept_))
 
 
 def function(w: Writer) -> None:
@@ -170,7 +139,7 @@ def _calibrated(w: Writer, each: Any, rows: str) -> str:
     """``_CalibratedClassifier.predict_proba``, ``[rows, classes]``."""
     inner, two = each.estimator, len(each.classes) == 2
     decides = hasattr(inner, "decision_function")
-    said = decision(w, inner, rows) if decides else w.ask(inner, rows).scores
+    said = decision(w, inner, rows) if decides else shares(w, inner, rows)
     if two and not decides:
         said = w.upright(w.column(said, 1))
     if each.method == "temperature":
@@ -178,13 +147,13 @@ def _calibrated(w: Writer, each: Any, rows: str) -> str:
     if len(inner.classes_) != len(each.classes):
         raise NotImplementedError("calibration of a classifier that knows fewer classes")
     columns = [w.column(said, index) for index in range(len(each.calibrators))]
-    shares = [
+    told = [
         w.upright(_of_calibrator(w, calibrator, column))
         for calibrator, column in zip(each.calibrators, columns, strict=True)
     ]
     if two:
-        return w.joined([w.op("Sub", w.constant(1.0), shares[0]), shares[0]])
-    joined = w.joined(shares)
+        return w.joined([w.op("Sub", w.constant(1.0), told[0]), told[0]])
+    joined = w.joined(told)
     total = w.summed(joined)
     none = w.op("Equal", total, w.constant(0.0))
     even = np.full((1, len(each.classes)), 1 / len(each.classes))
@@ -222,10 +191,10 @@ def linear_discriminant(w: Writer) -> None:
     if len(item.classes_) > 2:
         best = w.op("ArgMax", said, axis=1, keepdims=0)
         return w.finish(w.chosen_labels(best, item.classes_), w.op("Softmax", said, axis=1))
-    positive = w.op("Greater", w.flat(said), w.constant(0.0))
+    above = w.op("Greater", w.flat(said), w.constant(0.0))
     share = w.sigmoid(said)
-    shares = w.joined([w.op("Sub", w.constant(1.0), share), share])
-    return w.finish(w.chosen_labels(w.cast(positive, "int64"), item.classes_), shares)
+    told = w.joined([w.op("Sub", w.constant(1.0), share), share])
+    return w.finish(w.chosen_labels(w.cast(above, "int64"), item.classes_), told)
 
 
 def dummy_classifier(w: Writer) -> None:
@@ -240,22 +209,77 @@ def dummy_classifier(w: Writer) -> None:
     if item.n_outputs_ > 1:
         raise NotImplementedError("several labels a row")
     one_row = np.zeros((1, 1))
-    shares = item.predict_proba(one_row)
-    nothing = w.op("Mul", w.upright(w.column(_finite(w), 0)), w.constant(0.0))
-    scores = w.op("Add", nothing, w.constant(shares))
+    rows = w.rows()
+    scores = w.repeated(rows, item.predict_proba(one_row)[0])
     label = int(np.flatnonzero(item.classes_ == item.predict(one_row)[0])[0])
-    zeros = w.cast(w.flat(nothing), "int64")
-    index = w.op("Add", zeros, w.constant(label, "int64"))
+    index = w.cast(w.flat(w.repeated(rows, [float(label)])), "int64")
     w.finish(w.chosen_labels(index, item.classes_), scores)
 
 
 def dummy_regressor(w: Writer) -> None:
-    nothing = w.op("Mul", w.upright(w.column(_finite(w), 0)), w.constant(0.0))
-    w.finish(w.op("Add", nothing, w.constant(np.reshape(w.item.constant_, (1, -1)))))
+    w.finish(w.repeated(w.rows(), np.ravel(w.item.constant_)))
 
 
-def _finite(w: Writer) -> str:
-    """The rows with zeros for NaN and infinities: the number of rows is what is wanted."""
+# --- stacking ------------------------------------------------------------------------------
+
+
+def stacking(w: Writer) -> None:
+    """What the estimators answer, as columns for the last one (StackingClassifier).
+
+    Raises:
+        NotImplementedError: of the decision function of some estimators.
+    """
+    item, rows = w.item, w.rows()
+    two = len(item.classes_) == 2
+    parts = []
+    for estimator, method in zip(item.estimators_, item.stack_method_, strict=True):
+        if method == "decision_function":
+            parts.append(decision(w, estimator, rows))
+            continue
+        if method == "predict":
+            answer = w.ask(estimator, rows)
+            parts.append(w.upright(w.cast(answer.labels or answer.scores, "float64")))
+        else:
+            told = shares(w, estimator, rows)
+            parts.append(w.columns(told, [1]) if two else told)
+    parts += [rows] if item.passthrough else []
+    final = w.ask(item.final_estimator_, w.joined(parts))
+    index = w.cast(final.labels, "int64")
+    w.finish(w.chosen_labels(index, item.classes_), final.scores)
+
+
+# --- several labels ------------------------------------------------------------------------
+
+
+def classifier_chain(w: Writer) -> None:
+    """Each classifier sees what those before it said.
+
+    Raises:
+        NotImplementedError: they see decision functions, or labels other than 0 and 1.
+    """
+    item, rows = w.item, w.rows()
+    method = item.chain_method_
+    if any(list(classes) != [0, 1] for classes in item.classes_) or method[-1] == "n":
+        raise NotImplementedError(f"a chain of labels other than 0 and 1, or by {method}")
+    seen: list[str] = []
+    labels, told = [], []
+    for estimator in item.estimators_:
+        known = w.joined([rows, *seen])
+        labels.append(w.upright(w.cast(w.ask(estimator, known).labels, "float64")))
+        told.append(w.columns(shares(w, estimator, known), [1]))
+        seen.append(labels[-1] if method == "predict" else told[-1])
+    order = np.argsort(item.order_)
+    w.finish(w.columns(w.joined(labels), order), w.columns(w.joined(told), order))
+
+
+def multi_output_classifier(w: Writer) -> None:
+    """One classifier for each label; probabilities in an output each.
+
+    Raises:
+        NotImplementedError: labels are text.
+    """
     rows = w.rows()
-    small = w.op("Less", w.op("Abs", rows), w.constant(1.0))
-    return w.op("Where", small, rows, w.constant(0.0))
+    found = [w.ask(estimator, rows) for estimator in w.item.estimators_]
+    if any(np.asarray(classes).dtype.kind not in "iub" for classes in w.item.classes_):
+        raise NotImplementedError("several labels a row that are text")
+    w.finish(w.joined([w.upright(each.labels) for each in found]), *(f.scores for f in found))

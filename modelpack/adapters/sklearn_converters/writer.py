@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx.parser
 from onnx import TensorProto
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType, guess_proto_type
@@ -68,6 +69,35 @@ class Writer:
         self._container.add_node(kind, list(inputs), made, name=name, **placed, **attributes)
         return made
 
+    def loop(
+        self, most: int, lines: Sequence[str], state: Mapping[str, tuple[str, str, int]]
+    ) -> list[str]:
+        """Repeat nodes, in ONNX's textual syntax, while they make ``again`` true.
+
+        Args:
+            most: how often, at most.
+            lines: nodes. They read ``i``, the number of the round (int64), the state, and
+                whatever is outside of the loop.
+            state: by name: the name of its next value, its first value and its rank. All are
+                float64; a name that begins with "busy" is a bool.
+
+        Returns:
+            the last values of the state.
+        """
+
+        def typed(name: str, rank: int) -> str:
+            dims = ",".join("abcd"[:rank])
+            kind = "bool" if name.startswith("busy") else "double"
+            return f"{kind}[{dims}] {name}" if rank else f"{kind} {name}"
+
+        into = ", ".join(typed(name, rank) for name, (_, _, rank) in state.items())
+        out = ", ".join(typed(name, rank) for name, _, rank in state.values())
+        head = f"body (int64 i, bool go, {into}) => (bool again, {out})"
+        body = onnx.parser.parse_graph(f"{head} {{ {' '.join(lines)} }}")
+        first = [value for _, value, _ in state.values()]
+        count, go = self.constant(most, "int64"), self.constant(True, "bool")
+        return self.ops("Loop", len(first), count, go, *first, body=body)
+
     def constant(self, values: Any, dtype: str = "float64") -> str:
         """Keep an array; return its name."""
         name = str(self._scope.get_unique_variable_name("constant"))
@@ -123,6 +153,13 @@ class Writer:
     def summed(self, rows: str, keepdims: int = 1) -> str:
         """Sums along the last axis."""
         return self.reduced("ReduceSum", rows, keepdims)
+
+    def repeated(self, rows: str, values: Any) -> str:
+        """One and the same row of values for each of the rows, whatever these hold."""
+        count = self.op("Shape", rows)
+        count = self.op("Slice", count, *(self.integers(i) for i in (0, 1, 0)))
+        size = self.op("Concat", count, self.integers(len(values)), axis=0)
+        return self.op("Expand", self.constant([values]), size)
 
     def chosen_labels(self, index: str, classes: Any) -> str:
         """Labels at positions of int64, as the declared output has them."""

@@ -1,0 +1,146 @@
+"""Decision functions, which skl2onnx writes with varying signs and columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_regressor
+
+from modelpack.adapters.sklearn_converters.distances import kernel
+from modelpack.adapters.sklearn_converters.writer import Writer
+from modelpack.samples import Array
+
+
+def decision(w: Writer, estimator: Any, rows: str) -> str:
+    """The decision function, ``[rows, classes]``, or ``[rows, 1]`` for two classes.
+
+    Raises:
+        NotImplementedError: of an estimator that is neither linear nor a support vector machine.
+    """
+    name = type(estimator).__name__
+    if hasattr(estimator, "steps"):
+        for _, step in estimator.steps[:-1]:
+            if step not in {None, "passthrough"}:
+                rows = w.ask(step, rows).scores
+        return decision(w, estimator.steps[-1][1], rows)
+    if name in {"SVC", "NuSVC"}:
+        return _of_machine(w, estimator, rows)
+    if name == "OneVsRestClassifier" and not estimator.multilabel_:
+        return w.joined([positive(w, inner, rows) for inner in estimator.estimators_])
+    if name == "OneVsOneClassifier":
+        return _of_pairs(w, estimator, rows)
+    if name == "LinearDiscriminantAnalysis" or isinstance(
+        getattr(estimator, "coef_", None), np.ndarray
+    ):
+        matrix = np.atleast_2d(estimator.coef_)
+        return w.linear(rows, matrix.T, np.ravel(estimator.intercept_))
+    raise NotImplementedError(f"the decision function of {name}")
+
+
+def shares(w: Writer, estimator: Any, rows: str) -> str:
+    """Probabilities, ``[rows, classes]``; in float64 where a threshold may follow."""
+    name = type(estimator).__name__
+    if name not in {"LogisticRegression", "LogisticRegressionCV"} or _by_class(estimator):
+        return w.ask(estimator, rows).scores
+    said = decision(w, estimator, rows)
+    if len(estimator.classes_) > 2:
+        return w.op("Softmax", said, axis=1)
+    share = w.sigmoid(said)
+    return w.joined([w.op("Sub", w.constant(1.0), share), share])
+
+
+def _by_class(estimator: Any) -> bool:
+    """Whether a logistic regression has one decision per class, and not one for all."""
+    return estimator.solver == "liblinear" and len(estimator.classes_) > 2
+
+
+def positive(w: Writer, estimator: Any, rows: str) -> str:
+    """How sure an estimator of two classes is of the second, ``[rows, 1]``.
+
+    As ``sklearn.multiclass._predict_binary``.
+    """
+    if type(estimator).__name__ == "_ConstantPredictor":
+        return w.repeated(rows, [float(estimator.y_[0])])
+    if is_regressor(estimator):
+        return w.upright(w.ask(estimator, rows).scores)
+    if hasattr(estimator, "decision_function"):
+        return decision(w, estimator, rows)
+    return w.columns(shares(w, estimator, rows), [1])
+
+
+def _of_machine(w: Writer, item: Any, rows: str) -> str:
+    """Sums of a kernel at the support vectors, for each pair of classes.
+
+    Raises:
+        NotImplementedError: of a kernel that is a function, or of a matrix of kernels.
+    """
+    if not isinstance(item.kernel, str):
+        raise NotImplementedError("the kernel of a function")
+    near = kernel(
+        w,
+        rows,
+        item.support_vectors_,
+        item.kernel,
+        gamma=item._gamma,
+        coef0=item.coef0,
+        degree=item.degree,
+    )
+    if len(item.classes_) == 2:
+        return w.linear(near, item.dual_coef_.T, np.ravel(item.intercept_))
+    said = w.linear(near, _of_each_pair(item), item.intercept_)
+    if item.decision_function_shape == "ovo":
+        return said
+    second = w.cast(w.op("Less", said, w.constant(0.0)), "float64")
+    return _votes(w, second, w.op("Neg", said), len(item.classes_))
+
+
+def _of_each_pair(item: Any) -> Array:
+    """Weights of the support vectors in the decision of each pair, ``[vectors, pairs]``.
+
+    A pair takes the vectors of its two classes only; those of class i have their weight against
+    class j in row ``j - 1`` if i is before j, else in row j (LIBSVM's ``sv_coef``).
+    """
+    ends = np.cumsum([0, *item.n_support_])
+    classes = range(len(item.classes_))
+    pairs = [(i, j) for i in classes for j in classes if i < j]
+    weights = np.zeros((ends[-1], len(pairs)))
+    for index, (i, j) in enumerate(pairs):
+        for own, row in ((i, j - 1), (j, i)):
+            part = slice(ends[own], ends[own + 1])
+            weights[part, index] = item.dual_coef_[row, part]
+    return weights
+
+
+def _of_pairs(w: Writer, item: Any, rows: str) -> str:
+    if item.pairwise_indices_ is not None:
+        raise NotImplementedError("precomputed kernels")
+    sure = w.joined([positive(w, inner, rows) for inner in item.estimators_])
+    seconds = []
+    for inner in item.estimators_:
+        said = w.cast(w.ask(inner, rows).labels, "float64")
+        seconds.append(w.upright(said))
+    votes = _votes(w, w.joined(seconds), sure, len(item.classes_))
+    return w.upright(w.column(votes, 1)) if len(item.classes_) == 2 else votes
+
+
+def _votes(w: Writer, second: str, sure: str, classes: int) -> str:
+    """``sklearn.utils.multiclass._ovr_decision_function``, of which of each pair has won."""
+    pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    first_of, second_of = (np.zeros((len(pairs), classes)) for _ in range(2))
+    for index, (i, j) in enumerate(pairs):
+        first_of[index, i] = second_of[index, j] = 1.0
+    # A pair's vote is 1 for its second, and 1 less that for its first.
+    votes = w.linear(second, second_of - first_of, first_of.sum(0))
+    total = w.linear(sure, second_of - first_of)
+    size = w.op("Mul", w.op("Add", w.op("Abs", total), w.constant(1.0)), w.constant(3.0))
+    return w.op("Add", votes, w.op("Div", total, size))
+
+
+def one_versus_one(w: Writer) -> None:
+    """The class with the most votes of pairs, and the votes."""
+    votes = _of_pairs(w, w.item, w.rows())
+    if len(w.item.classes_) > 2:
+        return w.finish_classes(votes)
+    second = w.cast(w.op("Greater", w.flat(votes), w.constant(0.0)), "int64")
+    return w.finish(w.chosen_labels(second, w.item.classes_), votes)

@@ -1,0 +1,103 @@
+"""Copies of fitted estimators in forms, equal in effect, that can be converted."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+
+from modelpack.adapters.sklearn_loading import walk
+from modelpack.adapters.sklearn_signature import Columns, positions_of
+from modelpack.adapters.sklearn_trees import float32_below
+
+# What an estimator hands every call on to, by the attribute that holds it.
+_DELEGATES = {
+    "FrozenEstimator": "estimator",
+    "GridSearchCV": "best_estimator_",
+    "HalvingGridSearchCV": "best_estimator_",
+    "HalvingRandomSearchCV": "best_estimator_",
+    "RandomizedSearchCV": "best_estimator_",
+    "SelfTrainingClassifier": "estimator_",
+}
+
+# Attributes that hold fitted estimators which are asked to predict.
+_ASKED = ("estimator_", "estimator", "final_estimator_", "regressor_")
+
+
+def prepared(model: Any, columns: Columns) -> Any:
+    """Return a copy of an estimator that is to be converted."""
+    found = _by_position(_unwrapped(copy.deepcopy(model), asked=True), columns)
+    for _, item in walk(found):
+        _make_convertible(item)
+    return found
+
+
+def _unwrapped(item: Any, asked: bool) -> Any:
+    """The estimator, or what stands for it; the same is done to those inside of it.
+
+    Args:
+        item: is changed.
+        asked: whether it is asked to predict, and not to transform.
+    """
+    name = type(item).__name__
+    if name in _DELEGATES:
+        return _unwrapped(getattr(item, _DELEGATES[name]), asked)
+    if name in {"RFE", "RFECV"} and asked:
+        return Pipeline([("select", item), ("estimator", _unwrapped(item.estimator_, asked))])
+    if hasattr(item, "steps"):
+        last = len(item.steps) - 1
+        item.steps = [
+            (key, _unwrapped(step, asked and index == last))
+            for index, (key, step) in enumerate(item.steps)
+        ]
+    if hasattr(item, "transformers_"):
+        item.transformers_ = [
+            (k, _unwrapped(step, False), own) for k, step, own in item.transformers_
+        ]
+    if hasattr(item, "transformer_list"):
+        item.transformer_list = [(k, _unwrapped(step, False)) for k, step in item.transformer_list]
+    for each in getattr(item, "calibrated_classifiers_", []):
+        each.estimator = _unwrapped(each.estimator, True)
+    members = getattr(item, "estimators_", None)
+    if isinstance(members, list):
+        item.estimators_ = [
+            _unwrapped(member, True) if isinstance(member, BaseEstimator) else member
+            for member in members
+        ]
+    for attribute in _ASKED:
+        inner = getattr(item, attribute, None)
+        if isinstance(inner, BaseEstimator) and attribute in vars(item):
+            setattr(item, attribute, _unwrapped(inner, True))
+    return item
+
+
+def _make_convertible(item: Any) -> None:
+    """Give a copied estimator the settings, equal in effect, that skl2onnx can convert."""
+    if hasattr(item, "flatten_transform"):
+        item.flatten_transform = False  # concerns transform, which voting is not asked
+    if isinstance(getattr(item, "weights", None), list | tuple):
+        item.weights = np.asarray(item.weights)
+    if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
+        item.encode = "onehot-dense"
+    if hasattr(item, "bin_edges_"):  # x >= edge, for float32 x: see `correct_trees`
+        edges = [-float32_below(-np.asarray(own, np.float64)) for own in item.bin_edges_]
+        item.bin_edges_ = np.array([*edges, None], dtype=object)[:-1]
+    if type(item).__name__ == "RandomTreesEmbedding":
+        item.sparse_output = item.one_hot_encoder_.sparse_output = False
+
+
+def _by_position(model: Any, columns: Columns) -> Any:
+    """Let ColumnTransformers of one matrix select by position: it has no column names."""
+    if columns.kind != "matrix" or not columns.names:
+        return model
+    for _, item in walk(model):
+        if hasattr(item, "transformers_"):
+            names = tuple(map(str, getattr(item, "feature_names_in_", columns.names)))
+            item.transformers_ = [
+                (name, step, positions_of(selection, len(names), names))
+                for name, step, selection in item.transformers_
+            ]
+    return model
