@@ -49,6 +49,8 @@ class Description:
         accepts_nan: whether the model takes NaN as "missing" in its float inputs.
         computes_in_float64: whether the source itself computes in float64, so that float32
             inputs of its artifacts may lose digits that it sees.
+        computes_in: the coarsest dtype that it computes in, if that is coarser than its
+            weights: float16 or bfloat16 under mixed precision.
         fingerprint: digest of the weights, for a source that is code and not a file.
         sidecars: names of further files beside the model file that belong to it.
         other_signatures: further callables the model has.
@@ -70,11 +72,17 @@ class Description:
     dim_bounds: dict[str, tuple[int, int]] = field(default_factory=dict)
     accepts_nan: bool = False
     computes_in_float64: bool = False
+    computes_in: str = ""
     fingerprint: str = ""
     sidecars: tuple[str, ...] = ()
     other_signatures: tuple[Signature, ...] = ()
     unrunnable: str = ""
     finite_only: bool = False
+
+    @property
+    def arithmetic(self) -> str:
+        """The dtype whose rounding its answers have."""
+        return self.computes_in or self.precision
 
     @property
     def is_large(self) -> bool:

@@ -33,7 +33,7 @@ from modelpack.errors import (
     ModelpackError,
     UntrustedSourceError,
 )
-from modelpack.judging.noise import flip_last_bits
+from modelpack.judging.noise import COARSER, flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec, requested
 from modelpack.steps import (
@@ -94,6 +94,7 @@ def describe(ref: ModelRef) -> Description:
         bindings=_renamed(_native(loaded), signature),
         producer=loaded.producer,
         ranges=_ranges(signature, layers),
+        computes_in=_coarsest(layers),
         fingerprint=_fingerprint(loaded.model) if ref.encoding is Encoding.PYTHON else "",
     )
 
@@ -149,10 +150,27 @@ def _nudged(model: Any, seed: int) -> Iterator[None]:
 
 
 def _flip(model: Any, seed: int) -> None:
+    coarse = _coarse_variables(model)
     for index, variable in enumerate(model.variables if seed else ()):
         array = np.array(variable.numpy(), order="C")
-        flip_last_bits(array, seed, index)
+        flip_last_bits(array, seed, index, coarse.get(id(variable), ""))
         variable.assign(array)
+
+
+def _coarse_variables(model: Any) -> dict[int, str]:
+    """By the identity of a variable, the dtype that its layer computes in, if that is coarser."""
+    return {
+        id(variable): layer.compute_dtype
+        for layer in layers_of(model)
+        if layer.compute_dtype in COARSER
+        for variable in layer.variables
+    }
+
+
+def _coarsest(layers: Iterable[Any]) -> str:
+    """The coarsest dtype that layers compute in; empty for float32 and finer."""
+    found = {layer.compute_dtype for layer in layers} & COARSER.keys()
+    return max(found, key=COARSER.__getitem__, default="")
 
 
 def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepResult:

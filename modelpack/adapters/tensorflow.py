@@ -16,7 +16,7 @@ from modelpack.adapters import checking
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, first_line
-from modelpack.judging.noise import flip_last_bits
+from modelpack.judging.noise import COARSER, flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
     DEFAULT_SIGNATURE,
@@ -114,6 +114,7 @@ def describe(ref: ModelRef) -> Description:
         parameters=sum(by_dtype.values()) or None,
         precision=by_dtype.most_common(1)[0][0] if by_dtype else "float32",
         bindings=_bindings(ref, loaded.chosen, native, signature),
+        computes_in=_coarse_arithmetic(ref),
         producer=_producer(ref),
         other_signatures=tuple(
             native_signature(function, name)
@@ -401,6 +402,22 @@ def _op_counts(ref: ModelRef) -> dict[str, int]:
     nodes = _serving_nodes(_read_proto(ref).meta_graphs[0])
     counts = Counter(node.op for node in nodes if node.op not in plumbing)
     return dict(sorted(counts.items()))
+
+
+# Ops that multiply and add; casts and constants of a coarse dtype are no arithmetic.
+_ARITHMETIC = ("MatMul", "BatchMatMul", "Conv", "DepthwiseConv", "Einsum", "Mul", "AddV2")
+
+
+def _coarse_arithmetic(ref: ModelRef) -> str:
+    """The coarsest dtype that the graph computes in; empty for float32 and finer."""
+    import tensorflow as tf
+
+    types = {
+        tf.as_dtype(node.attr["T"].type).name
+        for node in _serving_nodes(_read_proto(ref).meta_graphs[0])
+        if node.op.startswith(_ARITHMETIC)
+    }
+    return max(types & COARSER.keys(), key=COARSER.__getitem__, default="")
 
 
 def _producer(ref: ModelRef) -> str:

@@ -173,6 +173,7 @@ class _Variants:
     def _floors(self, answers: Sequence[Case], variants: Sequence[Sequence[Case]]) -> list[Case]:
         names = [spec.name for spec in signature_of(self._source).outputs]
         least = noise.ULP * (noise.ULPS_OF_SUMS if self._wide else 1.0)
+        least *= noise.COARSER.get(self._source.description.computes_in, 1.0)
         by_name = {
             name: noise.floor(
                 [case[name] for case in answers],

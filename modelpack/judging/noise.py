@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modelpack.samples import Array, Case
+from modelpack.samples import Array, Case, numpy_dtype
+from modelpack.signature import DType
 
 # A candidate's error may be this many times the noise floor. Variants change one thing each,
 # and by one rounding; a conversion changes all kernels at once. The sound conversions
@@ -35,7 +36,14 @@ _BLOCK = 1 << 20
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-def flip_last_bits(array: Array, seed: int, index: int = 0) -> None:
+# Bits of a float32 below the last one that a coarser dtype keeps of it.
+_LOST_BITS = {"float16": 13, "bfloat16": 16}
+
+# How many times coarser than float32 a dtype is: 24 bits of precision against 11 and 8.
+COARSER = {"float16": 2.0**13, "bfloat16": 2.0**16}
+
+
+def flip_last_bits(array: Array, seed: int, index: int = 0, computes_in: str = "") -> None:
     """Flip the last bit of half of an array's finite numbers, in place.
 
     Each change is one unit in the last place (2**-23 relative, at most, in float32), up or
@@ -45,37 +53,44 @@ def flip_last_bits(array: Array, seed: int, index: int = 0) -> None:
         array: contiguous, of float16, bfloat16, float32 or float64; others stay as they are.
         seed: of the choice.
         index: of the array among those of a model, so that each has a choice of its own.
+        computes_in: the dtype to which float32 weights are cast, if that is coarser: the last
+            bit that it keeps is flipped.
     """
     if array.dtype.kind not in "fV" or array.dtype.itemsize not in _BITS:
         return
     rng = np.random.default_rng(seed * 1000 + index)
     values = array.reshape(-1)
     bits = values.view(_BITS[array.dtype.itemsize])
+    place = _LOST_BITS.get(computes_in, 0) if array.dtype.itemsize == 4 else 0
     for begin in range(0, len(bits), _BLOCK):
         part = slice(begin, begin + _BLOCK)
-        chosen = rng.integers(0, 2, len(bits[part]), dtype=np.uint8)
+        chosen = rng.integers(0, 2, len(bits[part]), dtype=np.uint8).astype(bits.dtype)
         # Zeros mean something (padding, masks, pruned weights), and inf would become NaN.
         chosen[~np.isfinite(values[part]) | (values[part] == 0)] = 0
-        bits[part] ^= chosen
+        bits[part] ^= chosen << place
 
 
-def nudged(case: Case, seed: int) -> Case:
+def nudged(case: Case, seed: int, computes_in: str = "") -> Case:
     """A feed whose real values are each one unit in the last place up or down.
 
-    Values in float64 move by a unit of float32, as which artifacts take them.
+    Values in float64 move by a unit of float32, as which artifacts take them; those of a model
+    that computes in a coarser dtype by a unit of that.
     """
     rng = np.random.default_rng(seed)
-    return {name: _moved_by_one(array, rng) for name, array in case.items()}
+    return {name: _moved_by_one(array, rng, computes_in) for name, array in case.items()}
 
 
-def _moved_by_one(array: Array, rng: np.random.Generator) -> Array:
+def _moved_by_one(array: Array, rng: np.random.Generator, computes_in: str) -> Array:
     if array.dtype.kind not in "fV":
         return array
     with np.errstate(over="ignore"):
         values = array.astype(np.float32) if array.dtype.name == "float64" else array
+        if computes_in and values.dtype.itemsize > 2:
+            values = values.astype(numpy_dtype(DType(computes_in)))
         towards = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(values.dtype)
         moved = np.nextafter(values, towards)
-    still = (values == 0) | ~np.isfinite(values)
+    # What a coarser dtype has as 0 moves by the least number that it has.
+    still = (array == 0) | ~np.isfinite(values)
     result: Array = np.where(still, values, moved).astype(array.dtype)
     return result
 

@@ -38,7 +38,7 @@ def answers_of(
 
 def nudged_answers(pool: WorkerPool, model: Opened, cases: Sequence[Case], seed: int) -> list[Case]:
     """Answers with the last bits of the inputs changed, and of the weights where they can be."""
-    cases = [noise.nudged(case, seed) for case in cases]
+    cases = [noise.nudged(case, seed, model.description.computes_in) for case in cases]
     try:
         return answers_of(pool, model, cases, RunOptions(nudge=seed))
     except InputError:

@@ -425,7 +425,7 @@ def _compare(
         product.opened.description.precision,
         rtol=options.rtol,
         atol=options.atol,
-        reference=source.description.precision,
+        reference=source.description.arithmetic,
     )
     report = tried(pool, product.opened, usable, judgement)
     if report.verdict is Verdict.INCONCLUSIVE:

@@ -48,7 +48,13 @@ def test_a_model_without_a_configuration_is_refused() -> None:
         widened(model)
 
 
-def test_a_model_of_mixed_precision_is_refused() -> None:
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3, dtype="float16")])
-    with pytest.raises(InputError, match="float32 alone"):
-        widened(model)
+@pytest.mark.parametrize("policy", ["float16", "mixed_float16", "mixed_bfloat16"])
+def test_a_model_of_mixed_precision_computes_in_float64_throughout(policy: str) -> None:
+    keras.utils.set_random_seed(0)
+    hidden = keras.layers.Dense(50, activation="tanh", dtype=policy)
+    model = keras.Sequential([keras.Input((6,)), hidden, keras.layers.Dense(3)])
+    rows = np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32)
+    first, bias, second, other = (array.astype(np.float64) for array in model.get_weights())
+    exact = np.tanh(rows @ first + bias) @ second + other
+    np.testing.assert_allclose(widened(model)(rows), exact, rtol=1e-13, atol=1e-13)
+    assert np.abs(np.asarray(model(rows)) - exact).max() > 1e-5

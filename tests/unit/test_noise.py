@@ -149,3 +149,29 @@ def test_large_outputs_do_not_overflow_and_empty_ones_pass() -> None:
     found = floor(answers, [answers])
     assert np.isfinite(found[0]).all()
     assert found[1].shape == (0, 3)
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [("float16", 10), ("bfloat16", 7)])
+def test_what_computes_in_a_coarser_dtype_is_moved_by_a_unit_of_that(
+    dtype: str, digits: int
+) -> None:
+    array = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    changed = array.copy()
+    flip_last_bits(changed, 1, computes_in=dtype)
+    narrow = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    steps = np.abs(
+        changed.astype(narrow).view(np.int16).astype(int)
+        - array.astype(narrow).view(np.int16).astype(int)
+    )
+    assert set(steps) == {0, 1}
+    moved = nudged({"x": array}, 1, dtype)["x"]
+    relative = np.abs(moved / array - 1)
+    assert relative.max() <= 1.5 * 2.0**-digits
+    assert relative.mean() > 2.0 ** -(digits + 3)
+
+
+def test_what_a_coarser_dtype_has_as_zero_moves_by_its_least_number() -> None:
+    array = np.array([1e-30, 0.0], np.float32)
+    moved = nudged({"x": array}, 1, "float16")["x"]
+    assert abs(moved[0]) == 2.0**-24
+    assert moved[1] == 0
