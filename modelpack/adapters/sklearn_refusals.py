@@ -19,7 +19,6 @@ _VECTORIZERS = {"CountVectorizer", "TfidfVectorizer"}
 
 # Estimators that convert, but whose ONNX file does not run or answers something else.
 _REFUSED = {
-    "GaussianProcessClassifier": "ONNX Runtime cannot run what skl2onnx writes for it",
     "KNeighborsTransformer": "of rows at equal distance it keeps others than scikit-learn",
     "KNNImputer": "of rows at equal distance it takes others than scikit-learn",
 }

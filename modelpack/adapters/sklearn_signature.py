@@ -25,6 +25,8 @@ from modelpack.steps import Range
 ENCODERS = {"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}
 _VECTORIZERS = {"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"}
 PRESERVING = {"SimpleImputer", "KNNImputer", "IterativeImputer", "VarianceThreshold"}
+# They take labels, one a row.
+_OF_LABELS = {"LabelEncoder", "LabelBinarizer"}
 _BATCH = "batch"
 
 
@@ -65,6 +67,8 @@ def columns_of(model: Any) -> Columns:
         names, width = columns_of_booster(model)
     if type(first).__name__ == "IsotonicRegression":
         width = 1
+    if type(model).__name__ in _OF_LABELS:
+        return Columns("matrix", (), (0,), (category_dtype(np.asarray(model.classes_)),), 1)
     if width is None:
         raise InputError(
             f"the {type(model).__name__} does not tell how many columns it takes",
@@ -339,12 +343,14 @@ def answers(model: Any, columns: Columns, arrays: Sequence[Array]) -> list[Array
         InputError: the estimator does not take the data.
     """
     data = data_for(columns, arrays)
+    if type(model).__name__ in _OF_LABELS:
+        data = np.ravel(data)
     results = []
     for _, meaning, method, part in roles_of(model):
         result = _call(model, method, data)
         result = result if part is None else result[part]
         result = result.toarray() if sparse.issparse(result) else np.asarray(result)
-        if method == "transform" and result.ndim == 1 and len(data) == 1:
+        if method == "transform" and result.ndim == 1 and np.ndim(data) == 2 and len(data) == 1:
             result = result[None]  # some drop the only row (SparsePCA)
         results.append(_labels(result, model) if meaning is Meaning.LABEL else _floats(result))
     return results

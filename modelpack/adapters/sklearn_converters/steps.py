@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PPoly
 
+from modelpack.adapters.sklearn_converters.functions import exp_minus_one, log_of_one_plus
 from modelpack.adapters.sklearn_converters.writer import Writer
 from modelpack.samples import Array
 
@@ -51,6 +52,36 @@ def _piece(w: Writer, values: str, borders: Array, comparison: str) -> str:
     if not len(borders):
         return w.cast(w.op("Mul", values, w.constant(0.0)), "int64")
     return w.cast(w.summed(w.cast(beyond, "float64"), keepdims=0), "int64")
+
+
+# --- powers --------------------------------------------------------------------------------
+
+
+def power_transformer(w: Writer) -> None:
+    """Yeo and Johnson's (2000) or Box and Cox's powers of each column, standardized."""
+    item, rows = w.item, w.rows()
+    if item.method == "box-cox":
+        result = _powered(w, w.op("Log", rows), item.lambdas_)
+    else:
+        below = w.op("Less", rows, w.constant(0.0))
+        far = log_of_one_plus(w, w.op("Abs", rows))
+        mirrored = w.op("Neg", _powered(w, far, 2 - item.lambdas_))
+        result = w.op("Where", below, mirrored, _powered(w, far, item.lambdas_))
+    if item.standardize:
+        scaler = item._scaler
+        result = w.op("Sub", result, w.constant(scaler.mean_[None]))
+        result = w.op("Div", result, w.constant(scaler.scale_[None]))
+    w.finish(result)
+
+
+def _powered(w: Writer, logarithms: str, powers: Any) -> str:
+    """``(exp(power * x) - 1) / power``; ``x`` where a power is 0."""
+    none = powers == 0
+    grown = exp_minus_one(w, w.op("Mul", logarithms, w.constant(powers[None])))
+    divided = w.op("Div", grown, w.constant(np.where(none, 1.0, powers)[None]))
+    if not none.any():
+        return divided
+    return w.op("Where", w.constant(none[None], "bool"), logarithms, divided)
 
 
 # --- splines -------------------------------------------------------------------------------

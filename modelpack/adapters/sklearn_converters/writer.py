@@ -146,9 +146,13 @@ class Writer:
 
     def reduced(self, kind: str, rows: str, keepdims: int = 1) -> str:
         """Reduce along the last axis."""
+        return self.reduced_along(kind, rows, -1, keepdims)
+
+    def reduced_along(self, kind: str, tensor: str, axis: int, keepdims: int = 0) -> str:
+        """Reduce along one axis."""
         if self._container.target_opset >= (13 if kind == "ReduceSum" else 18):
-            return self.op(kind, rows, self.integers(-1), keepdims=keepdims)
-        return self.op(kind, rows, axes=[-1], keepdims=keepdims)
+            return self.op(kind, tensor, self.integers(axis), keepdims=keepdims)
+        return self.op(kind, tensor, axes=[axis], keepdims=keepdims)
 
     def summed(self, rows: str, keepdims: int = 1) -> str:
         """Sums along the last axis."""
