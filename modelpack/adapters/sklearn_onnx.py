@@ -31,7 +31,7 @@ from modelpack import onnx_graph
 from modelpack.adapters import sklearn_forms as forms
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.converting import register as register_booster
-from modelpack.adapters.sklearn_converters import register
+from modelpack.adapters.sklearn_converters.registering import register
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
     QUANTILES,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from skl2onnx._supported_operators import sklearn_operator_name_map
 
 from modelpack.adapters.boosters import is_booster
-from modelpack.adapters.boosters.converting import problem as booster_problem
+from modelpack.adapters.boosters.reading import problem as booster_problem
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_signature import first_step
 from modelpack.errors import UnsupportedOpsError
@@ -82,13 +81,6 @@ def _problem(item: Any) -> str:
     root = type(item).__module__.partition(".")[0]
     if root != "sklearn":
         return f"skl2onnx does not know this class of {root}"
-    if name.startswith("HistGradientBoosting"):
-        categorical = getattr(item, "is_categorical_", None)
-        if categorical is not None and np.any(categorical):
-            return "its categorical_features are lost; encode them with an OrdinalEncoder instead"
-        if getattr(item, "loss", "") in {"poisson", "gamma"}:
-            return f"the exponential after the trees of its loss {item.loss!r} is lost"
-        return ""
     if getattr(item, "add_indicator", False):
         return "the indicator of missing values (add_indicator) comes out wrong"
     if name in {*_VECTORIZERS, "TfidfTransformer"}:

@@ -1,0 +1,214 @@
+"""The converters by estimator, registered as skl2onnx registers its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import sklearn.experimental.enable_halving_search_cv
+import sklearn.experimental.enable_iterative_imputer  # noqa: F401
+from skl2onnx import update_registered_converter
+from skl2onnx._supported_operators import sklearn_operator_name_map
+from skl2onnx.common._registration import RegisteredConverter, _converter_pool
+from skl2onnx.common.data_types import Int64TensorType, StringTensorType
+from sklearn.base import ClassifierMixin, is_classifier, is_outlier_detector
+from sklearn.feature_selection import RFE
+from sklearn.utils import all_estimators
+
+from modelpack.adapters.sklearn_converters import (
+    approximations,
+    boosting,
+    clusters,
+    composed,
+    decisions,
+    iterative,
+    manifolds,
+    processes,
+    projections,
+    steps,
+)
+from modelpack.adapters.sklearn_converters.writer import Writer
+from modelpack.errors import UnsupportedOpsError
+
+_Convert: TypeAlias = Callable[[Any, Any, Any], None]
+
+CONVERTERS: dict[str, Callable[[Writer], None]] = {
+    "AdditiveChi2Sampler": approximations.additive_chi2_sampler,
+    "AffinityPropagation": clusters.nearest_center,
+    "BernoulliRBM": projections.restricted_boltzmann,
+    "Birch": clusters.birch,
+    "BisectingKMeans": clusters.bisecting_k_means,
+    "CCA": projections.partial_least_squares,
+    "ClassifierChain": composed.classifier_chain,
+    "DictionaryLearning": iterative.sparse_code,
+    "DummyClassifier": composed.dummy_classifier,
+    "DummyRegressor": composed.dummy_regressor,
+    "EllipticEnvelope": clusters.elliptic_envelope,
+    "FactorAnalysis": projections.factor_analysis,
+    "FastICA": projections.fast_ica,
+    "FeatureAgglomeration": projections.feature_agglomeration,
+    "FixedThresholdClassifier": composed.threshold,
+    "FunctionTransformer": composed.function,
+    "GaussianProcessClassifier": processes.classifier,
+    "Isomap": manifolds.isomap,
+    "IsotonicRegression": steps.isotonic_regression,
+    "IterativeImputer": iterative.iterative_imputer,
+    "KernelDensity": approximations.kernel_density,
+    "KernelRidge": approximations.kernel_ridge,
+    "LabelPropagation": approximations.label_propagation,
+    "LabelSpreading": approximations.label_propagation,
+    "LatentDirichletAllocation": iterative.latent_dirichlet,
+    "LinearDiscriminantAnalysis": composed.linear_discriminant,
+    "LocallyLinearEmbedding": manifolds.locally_linear,
+    "MeanShift": clusters.nearest_center,
+    "MiniBatchDictionaryLearning": iterative.sparse_code,
+    "MiniBatchNMF": iterative.mini_batch_nmf,
+    "MiniBatchSparsePCA": projections.sparse_pca,
+    "MissingIndicator": projections.missing_indicator,
+    "NMF": iterative.nmf,
+    "NearestCentroid": clusters.nearest_centroid,
+    "MultiOutputClassifier": composed.multi_output_classifier,
+    "Nystroem": approximations.nystroem,
+    "OneVsOneClassifier": decisions.one_versus_one,
+    "OutputCodeClassifier": composed.output_code,
+    "PLSCanonical": projections.partial_least_squares,
+    "PLSSVD": projections.pls_svd,
+    "PolynomialCountSketch": approximations.polynomial_count_sketch,
+    "PowerTransformer": steps.power_transformer,
+    "RBFSampler": approximations.rbf_sampler,
+    "RadiusNeighborsClassifier": clusters.radius_classifier,
+    "RadiusNeighborsRegressor": clusters.radius_regressor,
+    "RFE": projections.selection,
+    "RFECV": projections.selection,
+    "RadiusNeighborsTransformer": clusters.radius_transformer,
+    "RegressorChain": composed.regressor_chain,
+    "SequentialFeatureSelector": projections.selection,
+    "SkewedChi2Sampler": approximations.skewed_chi2_sampler,
+    "SparseCoder": iterative.sparse_code,
+    "SparsePCA": projections.sparse_pca,
+    "SparseRandomProjection": projections.random_projection,
+    "SplineTransformer": steps.splines,
+    "TransformedTargetRegressor": composed.transformed_target,
+    "TunedThresholdClassifierCV": composed.threshold,
+}
+
+
+# Those that skl2onnx's parser of classifiers asks for.
+_OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, True]}
+
+
+# Those that take the place of skl2onnx's own for some estimators of a class.
+INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
+    "CalibratedClassifierCV": (composed.calibrated, lambda item: item.method != "sigmoid"),
+    "HistGradientBoostingClassifier": (boosting.histogram_boosting, boosting.needs_own),
+    "HistGradientBoostingRegressor": (boosting.histogram_boosting, boosting.needs_own),
+    "StackingClassifier": (
+        composed.stacking,
+        lambda item: "decision_function" in item.stack_method_ and len(item.classes_) == 2,
+    ),
+}
+
+
+def _one_output(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
+    """For an estimator that transforms, although it could predict."""
+    operator = scope.declare_local_operator(sklearn_operator_name_map[type(model)], model)
+    operator.inputs = inputs
+    operator.outputs.append(scope.declare_local_variable("variable", inputs[0].type.__class__()))
+    return operator.outputs
+
+
+def _output_of_each(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
+    """For a classifier of several labels: these in one output, probabilities in one each."""
+    operator = scope.declare_local_operator(sklearn_operator_name_map[type(model)], model)
+    operator.inputs = inputs
+    operator.outputs.append(scope.declare_local_variable("label", Int64TensorType()))
+    for _ in model.estimators_:
+        kind = inputs[0].type.__class__
+        operator.outputs.append(scope.declare_local_variable("probabilities", kind()))
+    return operator.outputs
+
+
+_PARSERS = {
+    "FeatureAgglomeration": _one_output,
+    "MultiOutputClassifier": _output_of_each,
+    "RFE": _one_output,
+    "RFECV": _one_output,
+}
+
+
+@cache
+def register() -> None:
+    """Let skl2onnx know all of them; those of its own for the same estimators give way."""
+    kinds = dict(all_estimators())
+    for name, converter in CONVERTERS.items():
+        kind = kinds[name]
+        update_registered_converter(
+            kind,
+            f"Modelpack{name}",
+            _shapes,
+            _function(converter),
+            options=_OPTIONS if issubclass(kind, ClassifierMixin | RFE) else None,
+            parser=_PARSERS.get(name),
+        )
+    for name, (converter, applies) in INSTEAD.items():
+        alias = sklearn_operator_name_map[kinds[name]]
+        theirs = _converter_pool[alias]
+        either = _either(_function(converter), theirs, applies)
+        _converter_pool[alias] = RegisteredConverter(either, theirs.get_allowed_options())
+
+
+def _either(
+    ours: _Convert, theirs: _Convert, applies: Callable[[Any], bool]
+) -> Callable[[Any, Any, Any], None]:
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        chosen = ours if applies(operator.raw_operator) else theirs
+        chosen(scope, operator, container)
+
+    return convert
+
+
+def _function(converter: Callable[[Writer], None]) -> Callable[[Any, Any, Any], None]:
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        try:
+            converter(Writer(scope, operator, container))
+        except NotImplementedError as error:
+            name = type(operator.raw_operator).__name__
+            raise UnsupportedOpsError(
+                f"{name} cannot be converted to ONNX: {error}",
+                hint="choose another setting, or move this step out of the model",
+            ) from error
+
+    return convert
+
+
+def _shapes(operator: Any) -> None:
+    """Types and sizes of what an estimator answers."""
+    item = operator.raw_operator
+    rows = operator.inputs[0].get_first_dimension()
+    real = operator.inputs[0].type.__class__
+    if isinstance(getattr(item, "classes_", None), list):
+        label, *scores = operator.outputs
+        label.type = Int64TensorType([rows, len(item.classes_)])
+        for output in scores:
+            output.type.shape = [rows, None]
+        return
+    *labels, last = operator.outputs
+    if labels and is_classifier(item):
+        text = np.asarray(item.classes_).dtype.kind not in "iubf"
+        labels[0].type = (StringTensorType if text else Int64TensorType)([rows])
+        last.type.shape = [rows, len(item.classes_)]
+    elif labels:
+        labels[0].type = Int64TensorType([rows])
+        last.type.shape = [rows] if is_outlier_detector(item) else [rows, None]
+    else:
+        last.type = real([rows, _width(item)])
+
+
+def _width(item: Any) -> int | None:
+    """Columns of the answer of a transformer or a regressor, as far as it tells."""
+    try:
+        return len(item.get_feature_names_out())
+    except (AttributeError, ValueError, TypeError):
+        return None
