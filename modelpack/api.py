@@ -44,6 +44,8 @@ def convert(
     factory_args: FactoryArgs = (),
     imports: Iterable[str] = (),
     trust: bool = False,
+    allow_version_drift: bool = False,
+    input_form: str = "",
     data: AnyPath | None = None,
     name: str = "",
     version: str = "",
@@ -82,6 +84,8 @@ def convert(
         factory_args=_json(factory_args),
         imports=tuple(imports),
         trust=trust,
+        allow_version_drift=allow_version_drift,
+        input_form=input_form,
         data=_path(data),
         name=name,
         version=version,
@@ -153,6 +157,8 @@ def validate(
     runtime: str = "",
     reference_runtime: str = "",
     trust: bool = False,
+    allow_version_drift: bool = False,
+    input_form: str = "",
     inputs: Specs = (),
     data: AnyPath | None = None,
     metric: str = "",
@@ -179,6 +185,8 @@ def validate(
         runtime=runtime,
         reference_runtime=reference_runtime,
         trust=trust,
+        allow_version_drift=allow_version_drift,
+        input_form=input_form,
         inputs=_specs(inputs),
         data=_path(data),
         metric=metric,
@@ -228,6 +236,8 @@ def inspect(
     factory_args: FactoryArgs = (),
     imports: Iterable[str] = (),
     trust: bool = False,
+    allow_version_drift: bool = False,
+    input_form: str = "",
     inputs: Specs = (),
     limits: Limits | None = None,
 ) -> Inspection:
@@ -243,6 +253,8 @@ def inspect(
         _specs(inputs),
         factory_args=_json(factory_args),
         imports=tuple(imports),
+        allow_version_drift=allow_version_drift,
+        input_form=input_form,
     )
     return _inspect(request, limits)
 

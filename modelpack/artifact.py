@@ -69,6 +69,10 @@ class ModelRef:
         factory_args: what a Python reference is called with, as JSON: an object for keywords,
             an array for positions; empty for nothing.
         imports: modules (names, or paths of files) that are imported before it is loaded.
+        allow_version_drift: whether a file may be loaded that another version of its
+            framework saved.
+        input_form: ``columns`` for an input per column, ``tensor`` for one input, where the
+            model takes a table; empty for what suits it.
     """
 
     format: str
@@ -83,6 +87,8 @@ class ModelRef:
     runtime: str = ""
     factory_args: str = ""
     imports: tuple[str, ...] = ()
+    allow_version_drift: bool = False
+    input_form: str = ""
 
     @property
     def loading(self) -> ModelRef:
@@ -95,6 +101,8 @@ class ModelRef:
             trusted=self.trusted,
             factory_args=self.factory_args,
             imports=self.imports,
+            allow_version_drift=self.allow_version_drift,
+            input_form=self.input_form,
         )
 
     @property

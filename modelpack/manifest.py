@@ -38,6 +38,7 @@ class Source:
         weights: name and digest of the weights file given beside a reference; or empty.
         factory_args: what the Python reference was called with: keywords or positions.
         versions: library versions that loaded it, by distribution name.
+        saved_by: versions that saved it, where others were allowed to load it.
     """
 
     framework: str
@@ -46,6 +47,7 @@ class Source:
     weights: dict[str, str] = dataclasses.field(default_factory=dict)
     factory_args: dict[str, Any] | list[Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    saved_by: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
 
+INPUT_FORMS = ("", "columns", "tensor")
+"""How a table is taken: an input per column, or one; empty for what suits the model."""
+
 # The worker of a Python reference before it is known which framework it belongs to.
 _UNRESOLVED = "python"
 
@@ -65,6 +68,9 @@ class Request:
         runtime: what is to run it, by a name of its format; empty for the usual one.
         factory_args: what a Python reference is called with, as JSON; empty for nothing.
         imports: modules (names, or paths of files) to import before it is loaded.
+        allow_version_drift: whether a file may be loaded that another version of its
+            framework saved.
+        input_form: one of `INPUT_FORMS`.
     """
 
     model: str
@@ -75,6 +81,8 @@ class Request:
     runtime: str = ""
     factory_args: str = ""
     imports: tuple[str, ...] = ()
+    allow_version_drift: bool = False
+    input_form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,10 @@ def locate(request: Request) -> ModelRef:
     Raises:
         InputError: there is no such file, it is no model, or weights do not belong here.
     """
+    if request.input_form not in INPUT_FORMS:
+        raise InputError(
+            f"unknown form of inputs '{request.input_form}'", hint="use columns or tensor"
+        )
     weights = request.weights
     parts = reference.split(request.model)
     if "://" in request.model:
@@ -143,6 +155,8 @@ def locate(request: Request) -> ModelRef:
         runtime=request.runtime,
         factory_args=factory_args,
         imports=tuple(reference.located_module(name) for name in request.imports),
+        allow_version_drift=request.allow_version_drift,
+        input_form=request.input_form,
     )
 
 
@@ -189,6 +203,10 @@ def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
         ref = replace(ref, format=framework)
         pool.rename(_UNRESOLVED, worker_key(adapter_of(ref)))
     ref = replace(ref, runtime=_runtime(adapter_of(ref), ref.runtime))
+    if ref.input_form and ref.format != "sklearn":
+        raise InputError(
+            f"'{ref.display}' takes no table: --inputs is for scikit-learn models and boosters"
+        )
     if not ref.trusted:
         refuse_unsafe(ref, scan(pool, ref))
     form = adapter_of(ref)
@@ -388,6 +406,7 @@ def provenance(opened: Opened) -> Source:
         digest=digest,
         weights=weights,
         factory_args=json.loads(ref.factory_args or "{}"),
+        saved_by=opened.description.saved_by,
         versions=opened.description.versions | versions("numpy"),
     )
 

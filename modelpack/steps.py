@@ -36,6 +36,7 @@ class Description:
         signature: names, dtypes and shapes, with what the user asked for applied.
         framework: keras, torch, sklearn, tensorflow or onnx, as the manifest names the source.
         versions: library versions that loaded it, by distribution name.
+        saved_by: versions that saved the file, where others loaded it, likewise.
         ops: how often each op, layer or pipeline step occurs.
         parameters: number of weights; None when not counted.
         precision: dtype of most weights.
@@ -61,6 +62,7 @@ class Description:
     signature: Signature
     framework: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    saved_by: dict[str, str] = field(default_factory=dict)
     ops: dict[str, int] = field(default_factory=dict)
     parameters: int | None = None
     precision: str = "float32"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import joblib
 import onnx
 import sklearn
 
 from modelpack import onnx_graph
-from modelpack.adapters.sklearn_loading import load, scan, walk
+from modelpack.adapters.boosters import library_of
+from modelpack.adapters.sklearn_loading import load, saved_by, scan, walk
 from modelpack.adapters.sklearn_onnx import (
     OPSET,
     bind,
@@ -36,6 +39,7 @@ from modelpack.adapters.sklearn_signature import (
     sample,
     signature_of,
 )
+from modelpack.adapters.sklearn_tables import arranged, is_split, joined, split_input
 from modelpack.adapters.sklearn_trees import correct_trees
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
@@ -74,15 +78,37 @@ def describe(ref: ModelRef) -> Description:
     return Description(
         signature,
         framework="sklearn",
-        versions=versions("scikit-learn", "numpy"),
+        versions=versions("scikit-learn", "numpy", *_boosters(model)),
+        saved_by=saved_by(ref),
         ops=dict(sorted(Counter(type(item).__name__ for _, item in walk(model)).items())),
         bindings=own_names(signature, native),
         ranges=for_inputs(ranges, native, signature),
-        rare_rows=for_inputs(rare_rows(model, native.inputs, ranges), native, signature),
+        rare_rows=for_inputs(_rare_rows(model, columns, native, ranges), native, signature),
         accepts_nan=accepts_missing(model, columns, native.inputs, ranges),
         computes_in_float64=True,
         fingerprint=joblib.hash(model) if ref.encoding is Encoding.PYTHON else "",
     )
+
+
+def _rare_rows(
+    model: Any, columns: Columns, native: Signature, ranges: dict[str, Range]
+) -> dict[str, tuple[tuple[float, ...], ...]]:
+    if not is_split(columns):
+        return rare_rows(model, native.inputs, ranges)
+    whole = input_specs(joined(columns))
+    found = rare_rows(model, whole, input_ranges(model, joined(columns), whole))
+    rows = next(iter(found.values()), ())
+    return {
+        spec.name: tuple((row[index],) for row in rows)
+        for index, spec in enumerate(native.inputs)
+        if rows
+    }
+
+
+def _boosters(model: Any) -> list[str]:
+    """Distributions of the boosters in an estimator."""
+    used = {library_of(item) for _, item in walk(model)} - {""}
+    return sorted("xgboost-cpu" if name == "xgboost" else name for name in used)
 
 
 def _key(ref: ModelRef) -> ModelRef:
@@ -93,7 +119,7 @@ def _key(ref: ModelRef) -> ModelRef:
 @lru_cache
 def _native(ref: ModelRef) -> tuple[Columns, Signature, dict[str, Range]]:
     model = load(ref)
-    columns = columns_of(model)
+    columns = arranged(columns_of(model), ref.input_form)
     specs = input_specs(columns)
     ranges = input_ranges(model, columns, specs)
     if not takes_negatives(model, columns, specs, ranges):
@@ -144,6 +170,14 @@ def answer(ref: ModelRef, signature: Signature, feed: Case) -> Case:
     }
 
 
+def _as_fitted(columns: Columns, signature: Signature) -> tuple[Columns, Signature]:
+    """Columns and signature before one tensor was split into columns."""
+    if not is_split(columns):
+        return columns, signature
+    whole = joined(columns)
+    return whole, replace(signature, inputs=input_specs(whole))
+
+
 # --- exporting -----------------------------------------------------------------------
 
 
@@ -160,7 +194,9 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     arrays = sample(native.inputs, ranges, _CHECK_ROWS)
     expected = answers(estimator, columns, arrays)
     try:
-        model = convert(estimator, columns, signature, options.opset)
+        model = convert(estimator, *_as_fitted(columns, signature), options.opset)
+        if is_split(columns):
+            split_input(model, signature)
         correct_locale(model)
         correct_trees(model, estimator)
         onnx_graph.scrub(model)

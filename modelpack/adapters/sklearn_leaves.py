@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelpack.adapters.boosters import is_booster
-from modelpack.adapters.boosters.converting import problem, read
+from modelpack.adapters.boosters.reading import problem, read
 from modelpack.adapters.boosters.trees import with_chains
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.samples import Array

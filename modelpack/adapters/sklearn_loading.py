@@ -21,11 +21,18 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from modelpack import reference
-from modelpack.adapters.boosters import is_booster, is_fitted
+from modelpack.adapters import sklearn_unpickling
+from modelpack.adapters.boosters import LIBRARIES, is_booster, is_fitted
 from modelpack.adapters.boosters.files import as_estimator, load_file
 from modelpack.adapters.pickles import pickle_globals
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.errors import InputError, UntrustedSourceError
+from modelpack.dependencies import install_hint
+from modelpack.errors import (
+    InputError,
+    MissingDependencyError,
+    ModelpackError,
+    UntrustedSourceError,
+)
 
 # Classes that skops does not trust by itself, although they only hold the numbers of
 # scikit-learn's own estimators. Never functions, never anything that reads or writes files.
@@ -54,6 +61,9 @@ _HARMLESS = re.compile(
 _USUAL_MODULES = ("sklearn.", "numpy.", "scipy.", "joblib.", "collections.", "copyreg.")
 _UNUSUAL = ("_testing", ".datasets", ".externals", "importlib", "numpy.f2py", "distutils")
 _BOOSTER_FILES = {Encoding.XGBOOST, Encoding.LIGHTGBM, Encoding.CATBOOST}
+
+# In a pickle, a text with its opcode and length; in a skops file, a text of JSON in JSON.
+_VERSION = re.compile(rb"_sklearn_version[^0-9]{1,200}?([0-9]+\.[0-9]+[0-9a-z.]*)", re.DOTALL)
 
 _PICKLE_BYTES = 256 << 20  # how much of a decompressed pickle is examined
 _SHOWN = 20
@@ -158,23 +168,41 @@ def load(ref: ModelRef) -> Any:
     Raises:
         InputError: the file is damaged, holds no fitted estimator, or was saved by another
             version of scikit-learn.
-        UntrustedSourceError: loading would run code of the file, and it is not trusted.
+        MissingDependencyError: the library of its booster is not installed.
+        UntrustedSourceError: loading would run code of the file, and it is not trusted; or it
+            names what no estimator is made of.
     """
-    return _load(ref.loading)
+    return _load(ref.loading)[0]
+
+
+def saved_by(ref: ModelRef) -> dict[str, str]:
+    """The version of scikit-learn that saved a file, if it is another than is installed."""
+    version = _load(ref.loading)[1]
+    return {"scikit-learn": version} if version else {}
 
 
 @lru_cache
-def _load(ref: ModelRef) -> Any:
+def _load(ref: ModelRef) -> tuple[Any, str]:
+    """The estimator, and the version of `saved_by`."""
     reference.import_modules(ref)
-    model = reference.load(ref) if ref.encoding is Encoding.PYTHON else _load_file(ref)
+    if ref.encoding is Encoding.PYTHON:
+        return _checked(reference.load(ref), ref), ""
+    if ref.encoding in _BOOSTER_FILES:
+        return _checked(load_file(ref.path, ref.encoding), ref), ""
+    model, version = _load_file(ref)
+    return _checked(model, ref), version
+
+
+def _checked(model: Any, ref: ModelRef) -> Any:
+    """The estimator, if it is one and is fitted."""
     model = as_estimator(model)
     if not _is_estimator(model) or isinstance(model, type):
         raise InputError(f"'{ref.display}' holds a {type(model).__name__}, not an estimator")
     try:
-        if is_booster(model) and not is_fitted(model):
-            raise NotFittedError
-        if isinstance(model, BaseEstimator):
+        if not is_booster(model):
             check_is_fitted(model)
+        elif not is_fitted(model):
+            raise NotFittedError
     except NotFittedError:
         raise InputError(
             f"the {type(model).__name__} in '{ref.display}' is not fitted",
@@ -191,39 +219,83 @@ def _is_estimator(item: Any) -> bool:
     return isinstance(item, BaseEstimator) or is_booster(item)
 
 
-def _load_file(ref: ModelRef) -> Any:
-    if ref.encoding in _BOOSTER_FILES:
-        return load_file(ref.path, ref.encoding)
+def _load_file(ref: ModelRef) -> tuple[Any, str]:
+    """What a file holds, and the version that saved it if that is another."""
     found = [] if ref.trusted else scan(ref)
     if found:
         raise UntrustedSourceError(
             f"loading '{ref.display}' can run code it contains: {'; '.join(found)}",
             hint="give --trust when you trust where it comes from, or save it with skops",
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", InconsistentVersionWarning)
-            if ref.encoding is Encoding.SKOPS:
-                from skops.io import load as load_skops
-
-                return load_skops(ref.location, trusted=list(_untrusted_types(ref.location)))
-            import joblib
-
-            return joblib.load(ref.location)
-    except InconsistentVersionWarning as warning:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", InconsistentVersionWarning)
+        try:
+            model = _loaded(ref)
+        except ModelpackError:
+            raise
+        except ModuleNotFoundError as error:
+            raise _missing(ref, error) from error
+        except Exception as error:  # unpickling raises whatever the classes in it raise
+            raise _unloadable(ref, error) from error
+    versions = [
+        item.message.original_sklearn_version
+        for item in warned
+        if isinstance(item.message, InconsistentVersionWarning)
+    ]
+    if versions and not ref.allow_version_drift:
         raise InputError(
-            f"'{ref.display}' was saved by scikit-learn {warning.original_sklearn_version}, but "
-            f"{warning.current_sklearn_version} is installed: its predictions may differ",
-            hint=f"pip install 'scikit-learn=={warning.original_sklearn_version}', "
-            "or fit and save the model again",
-        ) from None
-    except Exception as error:  # unpickling raises whatever the classes in it raise
-        raise InputError(
-            f"scikit-learn {sklearn.__version__} cannot load '{ref.display}': "
-            f"{type(error).__name__}: {error}",
-            hint="it may be damaged, saved by another version, or need a module of yours",
-        ) from error
+            f"'{ref.display}' was saved by scikit-learn {versions[0]}, but "
+            f"{sklearn.__version__} is installed: its predictions may differ",
+            hint=f"pip install 'scikit-learn=={versions[0]}', fit and save the model again, "
+            "or repeat with --allow-version-drift to take what it answers here as right",
+        )
+    return model, versions[0] if versions else ""
+
+
+def _loaded(ref: ModelRef) -> Any:
+    if ref.encoding is Encoding.SKOPS:
+        from skops.io import load as load_skops
+
+        return load_skops(ref.location, trusted=list(_untrusted_types(ref.location)))
+    return sklearn_unpickling.load(ref.path, ref.imports)
+
+
+def _missing(ref: ModelRef, error: ModuleNotFoundError) -> ModelpackError:
+    name = (error.name or "").partition(".")[0]
+    if name in LIBRARIES:
+        return MissingDependencyError(
+            f"'{ref.display}' needs '{name}', which is not installed",
+            hint=install_hint("boosters"),
+        )
+    return InputError(
+        f"'{ref.display}' needs the module '{error.name}', which cannot be imported",
+        hint="run where it can be imported, and add --import with its name",
+    )
+
+
+def _unloadable(ref: ModelRef, error: Exception) -> InputError:
+    version = _version_in(ref)
+    other = version if version != sklearn.__version__ else ""
+    return InputError(
+        f"scikit-learn {sklearn.__version__} cannot load '{ref.display}'"
+        + (f", which scikit-learn {other} saved" if other else "")
+        + f": {type(error).__name__}: {error}",
+        hint=f"pip install 'scikit-learn=={other}', or fit and save the model again"
+        if other
+        else "it may be damaged, saved by another version, or need a module of yours",
+    )
+
+
+def _version_in(ref: ModelRef) -> str:
+    """The version of scikit-learn that a file names; empty if it names none."""
+    if ref.encoding is Encoding.SKOPS:
+        with zipfile.ZipFile(ref.path) as archive:
+            content = archive.read("schema.json")
+    else:
+        content = _decompressed(ref.path)[0]
+    found = _VERSION.search(content)
+    return found[1].decode() if found else ""
 
 
 def _unwrapped(model: Any, ref: ModelRef) -> Any:

@@ -79,6 +79,21 @@ Trust = Annotated[
     bool,
     typer.Option("--trust", help="Load a file even if that runs code it contains."),
 ]
+VersionDrift = Annotated[
+    bool,
+    typer.Option(
+        "--allow-version-drift",
+        help="Load a file that another version of scikit-learn saved.",
+    ),
+]
+InputForm = Annotated[
+    str,
+    typer.Option(
+        "--inputs",
+        metavar="FORM",
+        help="columns: an input per column of a table; tensor: one. For scikit-learn models.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

@@ -72,6 +72,8 @@ class ConvertOptions:
         factory_args: what a Python reference is called with, as JSON.
         imports: modules to import before a model is loaded.
         trust: load a source even if that runs code it contains.
+        allow_version_drift: load a source that another version of its framework saved.
+        input_form: ``columns`` or ``tensor``, how a table is taken; empty for what suits it.
         data: samples to compare on; generated from the signature when None.
         name: the model's name; the source's by default.
         version: the model's version, as the user counts; by default "1", or what the
@@ -95,6 +97,8 @@ class ConvertOptions:
     factory_args: str = ""
     imports: tuple[str, ...] = ()
     trust: bool = False
+    allow_version_drift: bool = False
+    input_form: str = ""
     data: Path | None = None
     name: str = ""
     version: str = ""
@@ -228,6 +232,8 @@ def _request(model: str, options: ConvertOptions) -> Request:
         options.outputs,
         factory_args=options.factory_args,
         imports=options.imports,
+        allow_version_drift=options.allow_version_drift,
+        input_form=options.input_form,
     )
 
 

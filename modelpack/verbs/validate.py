@@ -53,6 +53,8 @@ class ValidateOptions:
         factory_args: what the Python reference is called with, as JSON.
         imports: modules to import before a model is loaded.
         trust: load model and reference even if that runs code they contain.
+        allow_version_drift: load a file that another version of its framework saved.
+        input_form: ``columns`` or ``tensor``, how the reference takes a table.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.
         runtime: what runs the model, by a name of its format; the usual one when empty.
@@ -74,6 +76,8 @@ class ValidateOptions:
     factory_args: str = ""
     imports: tuple[str, ...] = ()
     trust: bool = False
+    allow_version_drift: bool = False
+    input_form: str = ""
     inputs: tuple[TensorSpec, ...] = ()
     data: Path | None = None
     runtime: str = ""
@@ -171,7 +175,13 @@ def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | 
     Inputs belong to the reference. So do weights and the arguments of a factory, unless only
     the model can have them.
     """
-    own = Request(model, trust=options.trust, runtime=options.runtime, imports=options.imports)
+    own = Request(
+        model,
+        trust=options.trust,
+        runtime=options.runtime,
+        imports=options.imports,
+        allow_version_drift=options.allow_version_drift,
+    )
     if not options.reference:
         if options.reference_runtime:
             raise InputError("a runtime of the reference needs one", hint="add --reference MODEL")
@@ -182,6 +192,8 @@ def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | 
         inputs=options.inputs,
         runtime=options.reference_runtime,
         imports=options.imports,
+        allow_version_drift=options.allow_version_drift,
+        input_form=options.input_form,
     )
     if options.weights is None and not options.factory_args:
         return own, other

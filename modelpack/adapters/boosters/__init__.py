@@ -44,8 +44,10 @@ def columns_of_booster(item: Any) -> tuple[tuple[str, ...], int]:
 
 
 def is_fitted(item: Any) -> bool:
-    """Whether an estimator of CatBoost is fitted; those of others tell scikit-learn."""
-    return bool(item.is_fitted()) if library_of(item) == "catboost" else True
+    """Whether a booster is fitted."""
+    if library_of(item) == "catboost":
+        return bool(item.is_fitted())
+    return bool(item.__sklearn_is_fitted__())
 
 
 def ranks(model: Any) -> bool:

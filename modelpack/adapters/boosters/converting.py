@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,52 +9,14 @@ from skl2onnx import update_registered_converter
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 
-from modelpack.adapters.boosters import from_catboost, from_lightgbm, from_xgboost, library_of
+from modelpack.adapters.boosters.reading import read
 from modelpack.adapters.boosters.scores import TRANSFORMS, both_classes, second_class
 from modelpack.adapters.boosters.trees import Forest, ensemble
 from modelpack.adapters.sklearn_converters.writer import Writer
 
-_READERS: dict[str, Any] = {
-    "xgboost": from_xgboost,
-    "lightgbm": from_lightgbm,
-    "catboost": from_catboost,
-}
 # Those that skl2onnx asks of classifiers.
 _OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, True]}
 _ZERO = 1e-35  # up to which LightGBM takes a number for zero (kZeroThreshold)
-
-
-class _Same:
-    """An estimator as a key: boosters of CatBoost cannot be hashed."""
-
-    def __init__(self, item: Any) -> None:
-        self.item = item
-
-    def __hash__(self) -> int:
-        return id(self.item)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.item is other.item
-
-
-def problem(item: Any) -> str:
-    """Why a fitted booster cannot be converted; empty if it can."""
-    return _problem(_Same(item))
-
-
-def read(item: Any) -> Forest:
-    """The trees of a fitted booster that has no `problem`."""
-    return _read(_Same(item))
-
-
-@lru_cache(maxsize=16)
-def _problem(key: _Same) -> str:
-    return str(_READERS[library_of(key.item)].problem(key.item))
-
-
-@lru_cache(maxsize=4)
-def _read(key: _Same) -> Forest:
-    return _READERS[library_of(key.item)].read(key.item)
 
 
 def register(kind: type) -> None:

@@ -105,7 +105,7 @@ def ensemble(forest: Forest) -> dict[str, Any]:
     Raises:
         ValueError: there are too many nodes.
     """
-    trees = [_with_chains(tree) for tree in forest.trees]
+    trees = [with_chains(tree) for tree in forest.trees]
     counts = [len(tree.left) for tree in trees]
     if sum(counts) > _MOST_NODES:
         raise ValueError(f"its trees have {sum(counts)} nodes with their categories spelled out")
@@ -136,7 +136,7 @@ def ensemble(forest: Forest) -> dict[str, Any]:
     }
 
 
-def _with_chains(tree: Tree) -> Tree:
+def with_chains(tree: Tree) -> Tree:
     """Replace each test for a set by a chain of comparisons, one for each end of a run.
 
     All nodes of a chain but its last lead to children that others lead to as well. ONNX

@@ -24,6 +24,9 @@ class WrappedBooster(BaseEstimator):  # type: ignore[misc]
         if names != [f"Column_{index}" for index in range(len(names))]:
             self.feature_names_in_ = np.array(names, dtype=object)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
     def __deepcopy__(self, memo: Any) -> WrappedBooster:
         return type(self)(self.booster)
 
