@@ -357,7 +357,8 @@ TABLE: dict[str, Architecture] = {
     ),
     "dpt": _transformers(
         "depth", "DPTForDepthEstimation", "DPTConfig", _picture_of(32), ("pixel_values",),
-        lambda out: out.predicted_depth, **_VISION, backbone_out_indices=[0, 0, 1, 1],
+        lambda out: out.predicted_depth, **{**_VISION, "num_hidden_layers": 4},
+        backbone_out_indices=[0, 1, 2, 3],
         neck_hidden_sizes=[16, 16, 32, 32], fusion_hidden_size=16,
     ),
     "yolos": _transformers(
@@ -403,7 +404,7 @@ TABLE: dict[str, Architecture] = {
         hidden_size=64, n_layer=2, n_head=4, use_cache=False, initializer_range=_SPREAD,
     ),
     "mamba": _transformers(
-        "text", "MambaForCausalLM", "MambaConfig", (_tokens(),), vocab_size=_VOCABULARY,
+        "text", "MambaForCausalLM", "MambaConfig", (_tokens(length=12),), vocab_size=_VOCABULARY,
         hidden_size=32, num_hidden_layers=2, state_size=8, use_cache=False,
         initializer_range=_SPREAD,
     ),
@@ -423,7 +424,7 @@ TABLE: dict[str, Architecture] = {
         "text and image", "BlipForImageTextRetrieval", "BlipConfig",
         (_tokens(length=12), *_picture_of(32)), ("input_ids", "pixel_values"),
         lambda out: out.itm_score,
-        text_config={**_ENCODER, "encoder_hidden_size": 64, "is_decoder": False},
+        text_config={**_ENCODER, "encoder_hidden_size": 64, "is_decoder": True},
         vision_config=_VISION, image_text_hidden_size=32,
     ),
     "vilt": _transformers(
@@ -447,7 +448,7 @@ TABLE: dict[str, Architecture] = {
         patch_size=8, frequency_stride=8, time_stride=8, max_length=48, num_mel_bins=32,
         initializer_range=_SPREAD, num_labels=5,
     ),
-    "time_series_transformer": _transformers(
+    "patchtst": _transformers(
         "series", "PatchTSTForClassification", "PatchTSTConfig",
         (Input("series", ("batch", 32, 3), _signal),), ("past_values",),
         lambda out: out.prediction_logits, num_input_channels=3, context_length=32,

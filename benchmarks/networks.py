@@ -91,7 +91,7 @@ def make_one(work: Path, name: str) -> None:
     folder = work / "onnx"
     folder.mkdir(parents=True, exist_ok=True)
     export(name, model, folder / f"{name}.onnx")
-    np.savez(folder / f"{name}.npz", sensitivity=_sensitivity(name, model), **cases)
+    np.savez(folder / f"{name}.npz", sensitivity=sensitivity(name, model), **cases)
 
 
 def _answer(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
@@ -100,7 +100,7 @@ def _answer(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
     return [tensor.numpy() for tensor in results]
 
 
-def _sensitivity(name: str, model: Any) -> float:
+def sensitivity(name: str, model: Any) -> float:
     """How much the outputs change when an input does, relative to their size: the least of all."""
     from architectures import feed
 
@@ -129,7 +129,7 @@ def export(name: str, model: Any, path: Path) -> None:
             model,
             feed(name, _EXPORT_SIZES, seed=0),
             dynamo=True,
-            dynamic_shapes=(dynamic,) if _is_variadic(model) else dynamic,
+            dynamic_shapes=(dynamic,) if is_variadic(model) else dynamic,
             input_names=[item.name for item in inputs],
             verbose=False,
         )
@@ -143,7 +143,7 @@ def export(name: str, model: Any, path: Path) -> None:
             write()
 
 
-def _is_variadic(model: Any) -> bool:
+def is_variadic(model: Any) -> bool:
     return bool(model.forward.__code__.co_flags & 0x04)
 
 

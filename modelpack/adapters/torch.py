@@ -26,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from modelpack import onnx_graph
 from modelpack.adapters import torch_guards, torch_loading
 from modelpack.adapters.onnx_padding import keep_zeros
+from modelpack.adapters.torch_attention import zero_hidden_rows
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_loading import load
 from modelpack.adapters.torch_precision import refuse_bfloat16
@@ -313,6 +314,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
             hint="torch.onnx writes opsets from 17 on; leave --opset away for its default",
         )
     refuse_bfloat16(model, source.display)
+    zero_hidden_rows(model)
     _tidy(model, signature)
     Path(target).write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(target, full_check=True)
@@ -362,7 +364,7 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
         InputError: the module does not run with such inputs.
         ConversionError: PyTorch cannot export it.
     """
-    evaluated = copy.deepcopy(model).eval()
+    evaluated = torch_loading.without_compilation(copy.deepcopy(model)).eval()
     flat = FlatModel(evaluated, [spec.name for spec in inputs]).eval()
     names = dict.fromkeys(dim for spec in inputs for dim in spec.dynamic_dims)
     dims = {name: Dim(name) for name in names}

@@ -46,7 +46,7 @@ def refusal(what: str, error: BaseException) -> ModelpackError:
     if missing:
         return UnsupportedOpsError(
             f"PyTorch has no ONNX form of {len(missing)} ops of '{what}': {'; '.join(missing)}",
-            hint="compute them another way, or before or after the model",
+            hint="compute them with other ops of PyTorch, or before or after the model",
         )
     where = place_of(error)
     says, hint = _explained(chain[-1])

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.export import ExportedProgram
 
 from modelpack import reference
-from modelpack.adapters.torch_scan import check_sums, scan, shown
+from modelpack.adapters.torch_scan import check_sums, scan, shown, unknown_ops
 from modelpack.adapters.torch_transformers import load_pretrained
 from modelpack.adapters.torch_weights import advice, apply_weights, contents
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.errors import InputError, UntrustedSourceError, first_line
+from modelpack.errors import InputError, UnsupportedOpsError, UntrustedSourceError, first_line
 
 Model: TypeAlias = torch.nn.Module | ExportedProgram
 
@@ -38,6 +39,8 @@ def _load(ref: ModelRef) -> Model:
     # The fused transformer layer, used for inference only, answers zero at padded positions,
     # where the layers as written, as trained and as exported compute values.
     torch.backends.mha.set_fastpath_enabled(False)
+    # What torch.compile made is not needed: the code that it was made of says the same.
+    torch.compiler.set_stance("force_eager")
     if ref.encoding is not Encoding.PYTHON:
         _demand_trust(ref)
     reference.import_modules(ref)
@@ -46,11 +49,27 @@ def _load(ref: ModelRef) -> Model:
         return model
     if not isinstance(model, torch.nn.Module):
         raise InputError(f"'{ref.display}' gives a {type(model).__name__}, not an nn.Module")
+    model = without_compilation(model)
     if ref.weights:
         apply_weights(model, Path(ref.weights), trusted=ref.trusted)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model.eval().to("cpu")
+
+
+def without_compilation(model: torch.nn.Module) -> torch.nn.Module:
+    """The module with those that `torch.compile` wrapped in it, or itself, in their places.
+
+    What is wrapped is the module as it was written, of the same parameters.
+    """
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():  # of each name, where a child has several
+            parent._modules[name] = _original(child)
+    return _original(model)
+
+
+def _original(module: torch.nn.Module) -> torch.nn.Module:
+    return module._orig_mod if isinstance(module, OptimizedModule) else module
 
 
 def _demand_trust(ref: ModelRef) -> None:
@@ -67,6 +86,13 @@ def _load_export(ref: ModelRef) -> ExportedProgram:
     try:
         return torch.export.load(ref.location)
     except Exception as error:
+        if unknown := unknown_ops(ref.location):
+            raise UnsupportedOpsError(
+                f"'{ref.display}' calls {len(unknown)} custom ops, which nothing here defines: "
+                f"{shown(unknown)}",
+                hint="name the module that defines them with --import, and --trust it; what they "
+                "compute has to consist of PyTorch's own ops to be converted",
+            ) from error
         raise InputError(
             f"PyTorch {torch.__version__} cannot load '{ref.display}': {first_line(error)}",
             hint="save it again with torch.export.save of a matching PyTorch version",

@@ -132,6 +132,20 @@ def check_sums(path: Path) -> None:
         raise InputError(f"'{path.name}' is damaged: '{wrong}' does not have its checksum")
 
 
+def unknown_ops(location: str) -> list[str]:
+    """The custom ops that an exported program calls and that are not registered here."""
+    program = json.loads(torch._C.PyTorchFileReader(location).get_record("models/model.json"))
+    names = sorted(set(_CUSTOM_OP.findall(json.dumps(program))))
+    return [name for name in names if not torch._C._jit_get_schemas_for_operator(_qualified(name))]
+
+
+_CUSTOM_OP = re.compile(r'"torch\.ops\.(\w+\.\w+(?:\.\w+)?)"')
+
+
+def _qualified(name: str) -> str:
+    return "::".join(name.split(".")[:2])
+
+
 def _odd_members(names: list[str]) -> Iterator[str]:
     roots = {name.split("/", 1)[0] for name in names}
     if len(roots) != 1 or any("/" not in name for name in names):

@@ -16,8 +16,11 @@ from modelpack.errors import InputError, UntrustedSourceError, first_line
 
 State: TypeAlias = Mapping[str, torch.Tensor]
 
+# What torch.compile puts before the names of what it wraps, at any depth.
+_COMPILED = "_orig_mod."
+
 # What wrappers of training put before every name.
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+_WRAPPERS = ("module.", _COMPILED, "model.", "net.", "network.", "backbone.")
 _REFERENCE_HINT = (
     "give the model as a Python reference, file.py:attribute, and this file with --weights"
 )
@@ -130,6 +133,8 @@ def _spellings(names: list[str]) -> Iterator[list[str]]:
     for wrapper in _WRAPPERS:
         if names and all(name.startswith(wrapper) for name in names):
             yield from _spellings([name.removeprefix(wrapper) for name in names])
+    if any(_COMPILED in name for name in names):
+        yield from _spellings([name.replace(_COMPILED, "") for name in names])
 
 
 def _misfit(model: torch.nn.Module, path: Path, state: State) -> InputError:

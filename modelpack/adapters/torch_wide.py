@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -28,9 +29,17 @@ def widen(program: ExportedProgram, module: torch.nn.Module) -> None:
     real = [item for item in tensors if isinstance(item, torch.Tensor) and item.is_floating_point()]
     if any(tensor.dtype != torch.float32 for tensor in real):
         raise InputError("only a program of float32 alone can be made to compute in float64")
+    _own_graphs(module)
     for graph_module in module.modules():
         if isinstance(graph_module, torch.fx.GraphModule):
             _widen(graph_module)
+
+
+def _own_graphs(module: torch.nn.Module) -> None:
+    """Copy the graphs of branches and contexts, which a module shares with its program."""
+    for name, child in module.named_children():
+        if isinstance(child, torch.fx.GraphModule):
+            setattr(module, name, copy.deepcopy(child))
 
 
 def _widen(module: torch.fx.GraphModule) -> None:

@@ -1,0 +1,289 @@
+"""PyTorch architectures through ``modelpack convert`` to ONNX, SavedModel and TFLite.
+
+python benchmarks/pytorch.py make  WORK [NAME ...]   build and save as exported programs
+python benchmarks/pytorch.py check WORK [NAME ...]   convert those without a result
+python benchmarks/pytorch.py page  WORK              the page of the documentation
+
+``make`` needs PyTorch, torchvision, timm and transformers; ``check`` needs modelpack and PyTorch
+alone. The command itself compares what it wrote with PyTorch, at several sizes of each dynamic
+dimension: the verdict is its exit code and its manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TARGETS = ("onnx", "savedmodel", "tflite")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "pytorch-architectures.md"
+
+# How many of the architectures have to reach a format.
+WANTED = {"onnx": 0.97, "savedmodel": 0.95, "tflite": 0.90}
+
+# What the programs are traced with, and the most that positions and windows are made for.
+_TRACED = {"batch": 3, "length": 13, "target_length": 7}
+_LONGEST = 64
+
+_SECONDS = 400
+_MEMORY = "6G"
+
+
+def main() -> int:
+    """Run one of the parts; return how many architectures failed in it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=("make", "check", "page", "make-one"))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("names", nargs="*")
+    given = parser.parse_args()
+    work, names = given.work.resolve(), given.names
+    if given.part == "page":
+        PAGE.write_text(page(work))
+        return 0
+    if given.part == "make-one":
+        make_one(work, *names)
+        return 0
+    return make(work, names) if given.part == "make" else check(work, names)
+
+
+# --- make ----------------------------------------------------------------------------------
+
+
+def make(work: Path, names: list[str]) -> int:
+    """Save programs, all that are not there by default."""
+    from architectures import TABLE
+
+    failed = 0
+    missing = [name for name in TABLE if not (work / "made" / f"{name}.json").exists()]
+    for name in names or missing:
+        words = [sys.executable, "-W", "ignore", __file__, "make-one", str(work), name]
+        run = subprocess.run(words, capture_output=True, text=True, check=False)
+        if run.returncode:
+            _write_failure(work, name, _python_error(run.stderr))
+        print(f"{name:22}{_python_error(run.stderr) if run.returncode else 'saved'}", flush=True)
+        failed += bool(run.returncode)
+    return failed
+
+
+def _write_failure(work: Path, name: str, reason: str) -> None:
+    """A network that PyTorch does not export reaches no format."""
+    from architectures import TABLE
+
+    about = {"kind": TABLE[name].kind, "inputs": [], "parameters": 0, "sensitivity": 1.0}
+    (work / "made" / f"{name}.json").write_text(json.dumps(about))
+    failure = {"verdict": "not exported", "reason": f"PyTorch does not export it: {reason}"}
+    results = work / "converted"
+    results.mkdir(exist_ok=True)
+    (results / f"{name}.json").write_text(json.dumps(dict.fromkeys(TARGETS, failure)))
+
+
+def make_one(work: Path, name: str) -> None:
+    """Save one program, and how much its answers depend on each input."""
+    import torch
+    from architectures import TABLE, create
+    from networks import sensitivity
+
+    torch.set_num_threads(1)
+    model = create(name)
+    dynamic = {"batch"} if _is_recurrent(model) else set(_TRACED)
+    program = _exported(name, model, dynamic)
+    folder = work / "made"
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.export.save(program, folder / f"{name}.pt2")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    about = {
+        "kind": TABLE[name].kind,
+        "inputs": [_shape(item.dims, dynamic) for item in TABLE[name].inputs],
+        "parameters": parameters,
+        "sensitivity": sensitivity(name, model),
+    }
+    (folder / f"{name}.json").write_text(json.dumps(about))
+
+
+def _is_recurrent(model: Any) -> bool:
+    """Whether there are layers whose length `torch.export` fixes."""
+    import torch
+
+    return any(isinstance(layer, torch.nn.RNNBase) for layer in model.modules())
+
+
+def _exported(name: str, model: Any, dynamic: Set[str]) -> Any:
+    import torch
+    from architectures import TABLE, feed
+    from networks import is_variadic
+
+    dims = {
+        dim: torch.export.Dim(dim, min=1, max=None if dim == "batch" else _LONGEST)
+        for dim in sorted(dynamic)
+    }
+    shapes = tuple(
+        {axis: dims[dim] for axis, dim in enumerate(item.dims) if dim in dims}
+        for item in TABLE[name].inputs
+    )
+    return torch.export.export(
+        model,
+        feed(name, _TRACED, seed=0),
+        dynamic_shapes=(shapes,) if is_variadic(model) else shapes,
+    )
+
+
+def _shape(dims: tuple[int | str, ...], dynamic: Set[str]) -> str:
+    sizes = [_TRACED.get(str(dim), dim) if dim not in dynamic else dim for dim in dims]
+    return f"[{', '.join(map(str, sizes))}]"
+
+
+# --- check ---------------------------------------------------------------------------------
+
+
+def check(work: Path, names: list[str]) -> int:
+    """Convert programs, all that have no result by default."""
+    failed = 0
+    results = work / "converted"
+    results.mkdir(exist_ok=True)
+    made = sorted(path.stem for path in (work / "made").glob("*.json"))
+    for name in names or [name for name in made if not (results / f"{name}.json").exists()]:
+        begin = time.perf_counter()
+        found = _converted(work, name)
+        (results / f"{name}.json").write_text(json.dumps(found))
+        said = ", ".join(f"{target}: {found[target]['verdict']}" for target in TARGETS)
+        print(f"{name:22}{said}, {time.perf_counter() - begin:.0f} s", flush=True)
+        failed += any(found[target]["verdict"] != "passed" for target in TARGETS)
+    return failed
+
+
+def _converted(work: Path, name: str) -> dict[str, dict[str, Any]]:
+    """Convert to all formats at once; where that fails, to each alone, to learn which it is."""
+    together = _verdicts(work, name, TARGETS)
+    if len(together) == len(TARGETS) and "failure" not in together:
+        return together
+    return {target: _verdicts(work, name, (target,))[target] for target in TARGETS}
+
+
+def _verdicts(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What the command says of each artifact that it wrote, or why it wrote none."""
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        command = [str(Path(sys.executable).with_name("modelpack")), "convert", "--quiet"]
+        command += [str(work / "made" / f"{name}.pt2"), "-o", folder + "/out"]
+        command += [word for target in targets for word in ("--to", target)]
+        command += ["--timeout", str(_SECONDS), "--memory-limit", _MEMORY]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode:
+            failure = {"verdict": f"exit code {run.returncode}", "reason": _reason(run.stderr)}
+            return dict.fromkeys(targets, failure) | ({"failure": {}} if len(targets) > 1 else {})
+        manifest = yaml.safe_load((Path(folder) / "out" / "modelpack.yaml").read_text())
+    return {item["format"]: _verdict(item["parity"]) for item in manifest["artifacts"]}
+
+
+def _verdict(parity: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "verdict": parity["verdict"],
+        "reason": parity.get("reason", ""),
+        "error": max(item["max_rel"] for item in parity["outputs"]),
+        "noise": max(item["max_noise"] or 0.0 for item in parity["outputs"]),
+        "cases": parity["cases"],
+    }
+
+
+def _reason(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    listed = [line for line in lines if line.startswith("- ")]
+    return " ".join([*errors[:1], *listed[:4]]) or _last_line(said)
+
+
+def _python_error(said: str) -> str:
+    """The first line of the error that a traceback ends with."""
+    errors = re.findall(r"^[\w.]*(?:Error|Exception|SymNode): .*", said, re.MULTILINE)
+    return errors[-1][:300] if errors else _last_line(said)
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "nothing")
+
+
+# --- what came out -------------------------------------------------------------------------
+
+
+def page(work: Path) -> str:
+    """The page: counts, a table, and the reason of each failure."""
+    from networks import SMALLEST_SENSITIVITY
+
+    made = {path.stem: json.loads(path.read_text()) for path in (work / "made").glob("*.json")}
+    found = {
+        name: json.loads(path.read_text())
+        for name in sorted(made, key=lambda name: (made[name]["kind"], name))
+        if made[name]["sensitivity"] >= SMALLEST_SENSITIVITY
+        and (path := work / "converted" / f"{name}.json").exists()
+    }
+    reached = {
+        target: sum(result[target]["verdict"] == "passed" for result in found.values())
+        for target in TARGETS
+    }
+    counts = ", ".join(f"{_TITLES[target]} {number}" for target, number in reached.items())
+    rows = [
+        "| " + " | ".join(_row(name, made[name], result)) + " |" for name, result in found.items()
+    ]
+    return _PAGE.format(
+        number=len(found),
+        counts=counts,
+        rows="\n".join(rows),
+        reasons="\n".join(_reasons(found)) or "None.",
+    )
+
+
+_TITLES = {"onnx": "ONNX", "savedmodel": "SavedModel", "tflite": "TFLite"}
+
+_PAGE = """\
+# PyTorch architectures
+
+Made by `python benchmarks/pytorch.py page WORK` from results of its other parts.
+
+Each architecture of torchvision, timm, transformers or plain PyTorch is built with random weights
+that make its answers depend on every input, saved with `torch.export.save` with a dynamic batch
+(and length), and converted with [`modelpack convert`](cli.md), which compares each artifact with
+PyTorch at several sizes. The numbers are the largest error, relative to the largest value of the
+output.
+
+Of {number} architectures, right in each format: {counts}.
+
+| architecture | kind | inputs | parameters | ONNX | SavedModel | TFLite |
+|---|---|---|---|---|---|---|
+{rows}
+
+## Why some are not
+
+{reasons}
+"""
+
+
+def _row(name: str, about: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    cells = [name, about["kind"], " ".join(about["inputs"]), f"{about['parameters'] / 1e6:.2f} M"]
+    return cells + [_cell(result[target]) for target in TARGETS]
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    return f"{found['error']:.1e}" if found["verdict"] == "passed" else f"**{found['verdict']}**"
+
+
+def _reasons(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each reason of an architecture, with the formats that it is of."""
+    for name, result in results.items():
+        reasons: dict[str, list[str]] = {}
+        for target in TARGETS:
+            if result[target]["verdict"] != "passed":
+                reasons.setdefault(result[target]["reason"], []).append(_TITLES[target])
+        for reason, titles in reasons.items():
+            yield f"- {name}, {' and '.join(titles)}: {reason}"
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 1))
