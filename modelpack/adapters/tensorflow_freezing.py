@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from modelpack.errors import ConversionError
+from modelpack.errors import ConversionError, first_line
 
 Reader: TypeAlias = Callable[[], npt.NDArray[Any]]
 Table: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -88,7 +88,10 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
         if not unfit:
             break
         kept -= unfit
-    graph, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    try:
+        graph, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
+    except ValueError as error:  # of an op that reads a variable in its own way
+        raise ConversionError(f"TensorFlow cannot freeze the model: {first_line(error)}") from error
     for node in graph.node:
         node.attr.pop("_class", None)  # beside which others to place it, that may be gone
     _fill_captures(graph, concrete)

@@ -168,13 +168,16 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
         converted = tfonnx.process_tf_graph(
             graph,
             continue_on_error=False,
-            custom_op_handlers=tensorflow_onnx_ops.handlers(settings.get("initialized_tables", {})),
+            custom_op_handlers=tensorflow_onnx_ops.handlers(
+                settings.get("initialized_tables", {}), settings["opset"]
+            ),
             extra_opset=[onnx.helper.make_opsetid("ai.onnx.ml", 2)],
             **settings,
         )
     try:
         # Without the safety net tf2onnx does not copy the whole graph for each optimizer.
-        optimized = optimizer.optimize_graph(converted, catch_errors=keep_going)
+        with tensorflow_onnx_ops.kept_casts():
+            optimized = optimizer.optimize_graph(converted, catch_errors=keep_going)
     except Exception:
         if keep_going:
             raise

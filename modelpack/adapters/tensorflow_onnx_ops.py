@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
+
+from modelpack.adapters import tensorflow_onnx_images
 
 _INT64_MAX = 2**63 - 1
 
@@ -122,18 +126,102 @@ def _lookup(context: Any, node: Any, name: str, arguments: Any) -> None:
         context.remove_node(source.name)
 
 
-# By TensorFlow's name of an op, what writes it.
+def _floor_div(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write the quotient of whole numbers rounded down; ONNX rounds it towards zero."""
+    from tf2onnx import utils
+
+    (x, y), (output,) = node.input, node.output
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+
+    def made(op: str, *inputs: str, **attributes: Any) -> str:
+        return str(context.make_node(op, list(inputs), attr=attributes).output[0])
+
+    context.remove_node(node.name)
+    final = {"name": node.name, "outputs": [output], "shapes": [shape], "dtypes": [dtype]}
+    numpy_type = np.dtype(utils.map_onnx_to_numpy_type(dtype))
+    if numpy_type.kind not in "iu":
+        context.make_node("Floor", [made("Div", x, y)], **final)
+        return
+    # The remainder has the sign of y, so what is left divides without one.
+    whole = made("Sub", x, made("Mod", x, y)) if numpy_type.kind == "i" else x
+    context.make_node("Div", [whole, y], **final)
+
+
+def _floor_mod(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write the remainder with the sign of the divisor: of whole numbers that is ONNX's own."""
+    from tf2onnx import utils
+
+    (x, y), (output,) = node.input, node.output
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    context.remove_node(node.name)
+    final = {"name": node.name, "outputs": [output], "shapes": [shape], "dtypes": [dtype]}
+    if np.dtype(utils.map_onnx_to_numpy_type(dtype)).kind in "iu":
+        context.make_node("Mod", [x, y], **final)
+        return
+    quotient = context.make_node("Floor", context.make_node("Div", [x, y]).output)
+    whole = context.make_node("Mul", [quotient.output[0], y])
+    context.make_node("Sub", [x, whole.output[0]], **final)
+
+
+def _truncate_mod(context: Any, node: Any, name: str, arguments: Any) -> None:
+    """Write the remainder with the sign of the dividend."""
+    node.type = "Mod"
+    node.set_attr("fmod", 1)
+
+
+# By TensorFlow's name of an op, what writes it, and from which opset on.
 _BY_NAME = {"Bucketize": _bucketize, "Erfc": _erfc, "Expm1": _expm1}
+_SINCE = {
+    10: {"FloorDiv": _floor_div, "FloorMod": _floor_mod, "TruncateMod": _truncate_mod},
+    11: tensorflow_onnx_images.HANDLERS,
+}
 
 
-def handlers(tables: Any) -> dict[str, Any]:
+def handlers(tables: Any, opset: int) -> dict[str, Any]:
     """What tf2onnx is to call for an op, and with which argument.
 
     Args:
         tables: keys and values of lookup tables, by ``shared_name``.
+        opset: that is written.
     """
-    found: dict[str, Any] = {op: (write, []) for op, write in _BY_NAME.items()}
+    written = dict(_BY_NAME)
+    for since, ops in _SINCE.items():
+        written |= ops if opset >= since else {}
+    found: dict[str, Any] = {op: (write, []) for op, write in written.items()}
     return {**found, "LookupTableFindV2": (_lookup, [None, tables])}
+
+
+# --- what tf2onnx drops --------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def kept_casts() -> Iterator[None]:
+    """Keep tf2onnx from dropping casts to a type that holds less, for a while."""
+    from tf2onnx.optimizer import back_to_back_optimizer
+
+    functions = back_to_back_optimizer._func_map
+    original = functions[("Cast",)]
+
+    def optimize(graph: Any, node: Any, consumers: Any) -> Any:
+        given, to = graph.get_dtype(node.input[0]), node.get_attr_value("to")
+        repeats = node.inputs[0].type == "Cast" and given == to
+        if repeats or _holds(to, given):
+            return original(graph, node, consumers)
+        return [consumer.output[0] for consumer in consumers]
+
+    functions[("Cast",)] = optimize
+    try:
+        yield
+    finally:
+        functions[("Cast",)] = original
+
+
+def _holds(wide: int, narrow: int | None) -> bool:
+    """Whether a type has every number of another one."""
+    if not narrow:
+        return False
+    given, to = (onnx.helper.tensor_dtype_to_np_dtype(item) for item in (narrow, wide))
+    return bool(np.can_cast(given, to, casting="safe"))
 
 
 # --- what tf2onnx wrote ----------------------------------------------------------------------

@@ -76,3 +76,64 @@ def test_tables_of_tensorflow_1_are_refused_by_name(tmp_path: Path) -> None:
     path = saved_by_a_session(tmp_path / "old", drawn(6, 3), resource=False, table=True)
     with pytest.raises(ConversionError, match="hash_table"):
         in_onnx(path, x=np.ones((1, 6), np.int64))
+
+
+# --- ops that tf2onnx writes otherwise than TensorFlow computes them ---------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+def test_quotients_round_down_and_remainders_follow(dtype: Any, tmp_path: Path) -> None:
+    def divided(a: Any, b: Any) -> dict[str, Any]:
+        return {"quotient": a // b, "remainder": a % b}
+
+    pairs = [(a, b) for a in (-9, -8, -1, 0, 1, 7, 8) for b in (-4, -3, 3, 4)]
+    a, b = np.array(pairs, dtype).T
+    specs = [tf.TensorSpec((None,), dtype, name=name) for name in "ab"]
+    quotient, remainder = in_onnx(saved(tmp_path / "m", divided, *specs), a=a, b=b)
+    np.testing.assert_array_equal(quotient, np.floor_divide(a, b))
+    np.testing.assert_array_equal(remainder, np.mod(a, b))
+
+
+def test_casts_to_what_holds_less_stay(tmp_path: Path) -> None:
+    def cast(x: Any) -> dict[str, Any]:
+        halves, wholes = tf.cast(x, tf.float16), tf.cast(x, tf.int8)
+        return {"halves": tf.cast(halves, tf.float32), "wholes": tf.cast(wholes, tf.float32)}
+
+    x = np.array([1 / 3, -2.7, 100.3], np.float32)
+    spec = tf.TensorSpec((None,), tf.float32, name="x")
+    halves, wholes = in_onnx(saved(tmp_path / "m", cast, spec), x=x)
+    np.testing.assert_array_equal(halves, x.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(wholes, np.trunc(x))
+
+
+RESIZES = [
+    ("bicubic", False, (9, 7)),
+    ("bicubic", True, (3, 3)),
+    ("area", False, (3, 4)),
+    ("lanczos3", False, (9, 7)),
+    ("bilinear", True, (3, 3)),
+    ("bilinear", False, (9, 7)),  # by a factor of float32 it would be one row short
+    ("nearest", False, (9, 7)),
+]
+
+
+@pytest.mark.parametrize(("method", "antialias", "size"), RESIZES)
+def test_images_are_resized_as_tensorflow_does_it(
+    method: str, antialias: bool, size: tuple[int, int], tmp_path: Path
+) -> None:
+    def resized(image: Any) -> dict[str, Any]:
+        return {"y": tf.image.resize(image, size, method=method, antialias=antialias)}
+
+    image = drawn(2, 5, 4, 3)
+    spec = tf.TensorSpec((None, 5, 4, 3), tf.float32, name="image")
+    (found,) = in_onnx(saved(tmp_path / "m", resized, spec), image=image)
+    np.testing.assert_allclose(found, resized(image)["y"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_bicubic_resize_of_any_size_is_refused_by_name(tmp_path: Path) -> None:
+    spec = tf.TensorSpec((None, None, 4, 3), tf.float32, name="image")
+    path = saved(
+        tmp_path / "m", lambda image: {"y": tf.image.resize(image, (3, 3), "bicubic")}, spec
+    )
+    with pytest.raises(ConversionError, match=r"ResizeBicubic: .* known sizes"):
+        in_onnx(path)

@@ -29,14 +29,6 @@ OUTCOMES: dict[str, dict[str, Expected]] = {
         "refused", "only supports the NHWC tensor format on the CPU"
     ),
     "GroupNormalization": {"onnx": Expected("caught", "noise floor")},
-    "UpSampling2D, lanczos3": {
-        "onnx": Expected("refused", "ScaleAndTranslate"),
-        "tflite": Expected("refused", "ScaleAndTranslate"),
-    },
-    "UpSampling2D, lanczos5": {
-        "onnx": Expected("refused", "ScaleAndTranslate"),
-        "tflite": Expected("refused", "ScaleAndTranslate"),
-    },
     "StringLookup": {"tflite": Expected("refused", "did not keep the signature")},
     "StringLookup, inverse": {"tflite": Expected("refused", "did not keep the signature")},
     "Hashing": {
@@ -67,26 +59,7 @@ OUTCOMES: dict[str, dict[str, Expected]] = {
         "onnx": Expected("refused", "SparseCross"),
         "tflite": Expected("refused", "SparseCross"),
     },
-    "Resizing, bilinear": {"onnx": Expected("caught", "noise floor")},
-    "Resizing, bicubic": {
-        "onnx": Expected("does not run", "cannot load 'model.onnx'"),
-        "tflite": Expected("caught", "noise floor"),
-    },
-    "Resizing, lanczos3": {
-        "onnx": Expected("refused", "ScaleAndTranslate"),
-        "tflite": Expected("refused", "ScaleAndTranslate"),
-    },
-    "Resizing, lanczos5": {
-        "onnx": Expected("refused", "ScaleAndTranslate"),
-        "tflite": Expected("refused", "ScaleAndTranslate"),
-    },
     "Resizing, any size": {"onnx": Expected("caught", "noise floor")},
-    "Resizing, antialias": {
-        "onnx": Expected("refused", "ScaleAndTranslate"),
-        "tflite": Expected("refused", "ScaleAndTranslate"),
-    },
-    "Resizing, cropped": {"onnx": Expected("caught", "noise floor")},
-    "CenterCrop, larger": {"onnx": Expected("refused", "not valid ONNX")},
     "CenterCrop, any size": _everywhere("caught", "has shape"),
     "MixUp": {"onnx": Expected("refused", "changes a variable")},
     "RandomColorDegeneration": {"onnx": Expected("refused", "changes a variable")},
@@ -98,7 +71,6 @@ OUTCOMES: dict[str, dict[str, Expected]] = {
     "RandomShear": _everywhere("refused", "Keras cannot load"),
     "MaxNumBoundingBoxes": _everywhere("refused", "calling MaxNumBoundingBoxes.call()"),
     "MelSpectrogram": {"onnx": Expected("refused", "Imag")},
-    "Dense, float16": {"tflite": Expected("caught", "noise floor")},
 }
 
 _HEAD = """# Keras layers
