@@ -46,6 +46,7 @@ def convert(
     trust: bool = False,
     allow_version_drift: bool = False,
     input_form: str = "",
+    signature_name: str = "",
     data: AnyPath | None = None,
     name: str = "",
     version: str = "",
@@ -86,6 +87,7 @@ def convert(
         trust=trust,
         allow_version_drift=allow_version_drift,
         input_form=input_form,
+        signature_name=signature_name,
         data=_path(data),
         name=name,
         version=version,
@@ -159,6 +161,7 @@ def validate(
     trust: bool = False,
     allow_version_drift: bool = False,
     input_form: str = "",
+    signature_name: str = "",
     inputs: Specs = (),
     data: AnyPath | None = None,
     metric: str = "",
@@ -187,6 +190,7 @@ def validate(
         trust=trust,
         allow_version_drift=allow_version_drift,
         input_form=input_form,
+        signature_name=signature_name,
         inputs=_specs(inputs),
         data=_path(data),
         metric=metric,
@@ -238,6 +242,7 @@ def inspect(
     trust: bool = False,
     allow_version_drift: bool = False,
     input_form: str = "",
+    signature_name: str = "",
     inputs: Specs = (),
     limits: Limits | None = None,
 ) -> Inspection:
@@ -255,6 +260,7 @@ def inspect(
         imports=tuple(imports),
         allow_version_drift=allow_version_drift,
         input_form=input_form,
+        signature_name=signature_name,
     )
     return _inspect(request, limits)
 

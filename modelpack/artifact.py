@@ -73,6 +73,8 @@ class ModelRef:
             framework saved.
         input_form: ``columns`` for an input per column, ``tensor`` for one input, where the
             model takes a table; empty for what suits it.
+        signature_name: which of a SavedModel's signatures is meant; empty for its
+            ``serving_default``, or its only one.
     """
 
     format: str
@@ -89,6 +91,7 @@ class ModelRef:
     imports: tuple[str, ...] = ()
     allow_version_drift: bool = False
     input_form: str = ""
+    signature_name: str = ""
 
     @property
     def loading(self) -> ModelRef:
@@ -103,6 +106,7 @@ class ModelRef:
             imports=self.imports,
             allow_version_drift=self.allow_version_drift,
             input_form=self.input_form,
+            signature_name=self.signature_name,
         )
 
     @property

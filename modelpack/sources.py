@@ -71,6 +71,7 @@ class Request:
         allow_version_drift: whether a file may be loaded that another version of its
             framework saved.
         input_form: one of `INPUT_FORMS`.
+        signature_name: which of a SavedModel's signatures is meant; empty for the usual one.
     """
 
     model: str
@@ -83,6 +84,7 @@ class Request:
     imports: tuple[str, ...] = ()
     allow_version_drift: bool = False
     input_form: str = ""
+    signature_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def locate(request: Request) -> ModelRef:
         imports=tuple(reference.located_module(name) for name in request.imports),
         allow_version_drift=request.allow_version_drift,
         input_form=request.input_form,
+        signature_name=request.signature_name,
     )
 
 
@@ -207,6 +210,8 @@ def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
         raise InputError(
             f"'{ref.display}' takes no table: --inputs is for scikit-learn models and boosters"
         )
+    if ref.signature_name and ref.format != "savedmodel":
+        raise InputError(f"'{ref.display}' is no SavedModel: only those have named signatures")
     if not ref.trusted:
         refuse_unsafe(ref, scan(pool, ref))
     form = adapter_of(ref)

@@ -286,7 +286,8 @@ def _stamp(ref: ModelRef) -> tuple[ModelRef, int]:
         changed = (ref.path / "saved_model.pb").stat().st_mtime_ns
     except OSError as error:
         raise InputError(f"cannot read '{ref.display}/saved_model.pb': {error.strerror}") from None
-    return ModelRef(ref.format, ref.encoding, ref.location), changed
+    plain = ModelRef(ref.format, ref.encoding, ref.location, signature_name=ref.signature_name)
+    return plain, changed
 
 
 @lru_cache(maxsize=1)
@@ -312,16 +313,21 @@ def _load_at(ref: ModelRef, changed: int) -> Loaded:
             f"'{ref.display}' has no signature, so nothing names its inputs and outputs",
             hint="save it with tf.saved_model.save(..., signatures=...) or model.export(...)",
         )
-    chosen = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else ""
-    if not chosen:
-        if len(signatures) > 1:
-            raise InputError(
-                f"'{ref.display}' has no signature called {DEFAULT_SIGNATURE}, but "
-                + ", ".join(sorted(signatures)),
-                hint=f"save it with the one to serve called {DEFAULT_SIGNATURE}",
-            )
-        chosen = next(iter(signatures))
-    return Loaded(model, signatures, chosen)
+    return Loaded(model, signatures, _chosen(ref, signatures))
+
+
+def _chosen(ref: ModelRef, signatures: Iterable[str]) -> str:
+    """The name of the signature that is meant: the user's, the usual one, or the only one."""
+    names = sorted(signatures)
+    wanted = ref.signature_name or DEFAULT_SIGNATURE
+    if wanted in names:
+        return wanted
+    if not ref.signature_name and len(names) == 1:
+        return names[0]
+    raise InputError(
+        f"'{ref.display}' has no signature called '{wanted}', but {', '.join(names)}",
+        hint="choose one with --signature",
+    )
 
 
 @lru_cache(maxsize=1)

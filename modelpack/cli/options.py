@@ -94,6 +94,14 @@ InputForm = Annotated[
         help="columns: an input per column of a table; tensor: one. For scikit-learn models.",
     ),
 ]
+SignatureName = Annotated[
+    str,
+    typer.Option(
+        "--signature",
+        metavar="NAME",
+        help="Which signature of a SavedModel; serving_default, or the only one, by default.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

@@ -74,6 +74,8 @@ class ConvertOptions:
         trust: load a source even if that runs code it contains.
         allow_version_drift: load a source that another version of its framework saved.
         input_form: ``columns`` or ``tensor``, how a table is taken; empty for what suits it.
+        signature_name: which of a SavedModel's signatures is converted; empty for its
+            ``serving_default``, or its only one.
         data: samples to compare on; generated from the signature when None.
         name: the model's name; the source's by default.
         version: the model's version, as the user counts; by default "1", or what the
@@ -99,6 +101,7 @@ class ConvertOptions:
     trust: bool = False
     allow_version_drift: bool = False
     input_form: str = ""
+    signature_name: str = ""
     data: Path | None = None
     name: str = ""
     version: str = ""
@@ -150,7 +153,11 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         source = open_model(pool, _located(model, wanted, options))
         others = ", ".join(item.name for item in source.description.other_signatures)
         if others:
-            log.warning("only the signature %s is converted, not %s", _name(source), others)
+            log.warning(
+                "only the signature %s is converted, not %s (see --signature)",
+                _name(source),
+                others,
+            )
         routes = [find_route(source.ref.format, name) for name in wanted]
         if source.ref.signature is not None and not source.ref.signature.inputs:
             raise InputError(f"'{source.ref.display}' has no inputs: its outputs are constants")
@@ -234,6 +241,7 @@ def _request(model: str, options: ConvertOptions) -> Request:
         imports=options.imports,
         allow_version_drift=options.allow_version_drift,
         input_form=options.input_form,
+        signature_name=options.signature_name,
     )
 
 

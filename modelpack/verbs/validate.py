@@ -54,6 +54,7 @@ class ValidateOptions:
         imports: modules to import before a model is loaded.
         trust: load model and reference even if that runs code they contain.
         allow_version_drift: load a file that another version of its framework saved.
+        signature_name: which of the signatures is meant, if the reference is a SavedModel.
         input_form: ``columns`` or ``tensor``, how the reference takes a table.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.
@@ -78,6 +79,7 @@ class ValidateOptions:
     trust: bool = False
     allow_version_drift: bool = False
     input_form: str = ""
+    signature_name: str = ""
     inputs: tuple[TensorSpec, ...] = ()
     data: Path | None = None
     runtime: str = ""
@@ -194,6 +196,7 @@ def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | 
         imports=options.imports,
         allow_version_drift=options.allow_version_drift,
         input_form=options.input_form,
+        signature_name=options.signature_name,
     )
     if options.weights is None and not options.factory_args:
         return own, other

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from modelpack.errors import ConversionError
+from modelpack.errors import ConversionError, InputError
 from modelpack.sources import Request, locate
 from modelpack.steps import StepOptions
 
@@ -24,11 +24,11 @@ def drawn(*shape: int) -> Any:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def in_onnx(saved: Path, **feed: Any) -> list[Any]:
+def in_onnx(saved: Path, signature: str = "", **feed: Any) -> list[Any]:
     """Convert a SavedModel, without the comparison, and run what comes of it."""
     from modelpack.adapters.tensorflow import describe, to_onnx
 
-    ref = locate(Request(str(saved)))
+    ref = locate(Request(str(saved), signature_name=signature))
     ref = replace(ref, signature=describe(ref).signature)
     target = saved.with_suffix(".onnx")
     to_onnx(ref, str(target), StepOptions(name="m"))
@@ -42,6 +42,33 @@ def saved(path: Path, function: Callable[..., Any], *specs: Any, **tracked: Any)
     module.function = tf.function(function, input_signature=list(specs))
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.function})
     return path
+
+
+# --- signatures ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A SavedModel of two signatures, none of which is called serving_default."""
+    spec = tf.TensorSpec((None, 2), tf.float32, name="x")
+    module = tf.Module()
+    module.halved = tf.function(lambda x: {"y": x / 2}, input_signature=[spec])
+    module.doubled = tf.function(lambda x: {"y": x * 2}, input_signature=[spec])
+    both = {"halved": module.halved, "doubled": module.doubled}
+    tf.saved_model.save(module, str(tmp_path / "two"), signatures=both)
+    return tmp_path / "two"
+
+
+@pytest.mark.parametrize(("name", "factor"), [("halved", 0.5), ("doubled", 2.0)])
+def test_any_signature_is_converted_by_name(name: str, factor: float, two: Path) -> None:
+    x = drawn(3, 2)
+    np.testing.assert_array_equal(in_onnx(two, name, x=x)[0], x * factor)
+
+
+@pytest.mark.parametrize("name", ["", "squared"])
+def test_a_signature_that_is_not_there_is_refused_with_those_that_are(name: str, two: Path) -> None:
+    with pytest.raises(InputError, match="but doubled, halved"):
+        in_onnx(two, name)
 
 
 # --- TensorFlow 1 ----------------------------------------------------------------------------
