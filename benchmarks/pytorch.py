@@ -163,9 +163,12 @@ def check(work: Path, names: list[str]) -> int:
 def _converted(work: Path, name: str) -> dict[str, dict[str, Any]]:
     """Convert to all formats at once; where that fails, to each alone, to learn which it is."""
     together = _verdicts(work, name, TARGETS)
-    if len(together) == len(TARGETS) and "failure" not in together:
+    if all("error" in together[target] for target in TARGETS):
         return together
-    return {target: _verdicts(work, name, (target,))[target] for target in TARGETS}
+    alone = _verdicts(work, name, TARGETS[:1])
+    if alone[TARGETS[0]] == together[TARGETS[0]]:  # not even the first step
+        return together
+    return alone | {target: _verdicts(work, name, (target,))[target] for target in TARGETS[1:]}
 
 
 def _verdicts(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -178,7 +181,7 @@ def _verdicts(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dict
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             failure = {"verdict": f"exit code {run.returncode}", "reason": _reason(run.stderr)}
-            return dict.fromkeys(targets, failure) | ({"failure": {}} if len(targets) > 1 else {})
+            return dict.fromkeys(targets, failure)
         manifest = yaml.safe_load((Path(folder) / "out" / "modelpack.yaml").read_text())
     return {item["format"]: _verdict(item["parity"]) for item in manifest["artifacts"]}
 
@@ -266,7 +269,8 @@ Of {number} architectures, right in each format: {counts}.
 
 
 def _row(name: str, about: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    cells = [name, about["kind"], " ".join(about["inputs"]), f"{about['parameters'] / 1e6:.2f} M"]
+    parameters = f"{about['parameters'] / 1e6:.2f} M" if about["parameters"] else ""
+    cells = [name, about["kind"], " ".join(about["inputs"]), parameters]
     return cells + [_cell(result[target]) for target in TARGETS]
 
 

@@ -88,8 +88,7 @@ def _load_export(ref: ModelRef) -> ExportedProgram:
     except Exception as error:
         if unknown := unknown_ops(ref.location):
             raise UnsupportedOpsError(
-                f"'{ref.display}' calls {len(unknown)} custom ops, which nothing here defines: "
-                f"{shown(unknown)}",
+                f"'{ref.display}' calls custom ops that nothing here defines: {shown(unknown)}",
                 hint="name the module that defines them with --import, and --trust it; what they "
                 "compute has to consist of PyTorch's own ops to be converted",
             ) from error
