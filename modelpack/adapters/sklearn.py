@@ -14,6 +14,7 @@ import sklearn
 
 from modelpack import onnx_graph
 from modelpack.adapters.boosters import library_of
+from modelpack.adapters.sklearn_converters.writer import attach_ensembles, attach_first_trees
 from modelpack.adapters.sklearn_loading import load, saved_by, scan, walk
 from modelpack.adapters.sklearn_onnx import (
     OPSET,
@@ -200,6 +201,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         correct_locale(model)
         correct_trees(model, estimator)
         onnx_graph.scrub(model)
+        attach_first_trees(model)
         bind(model, signature, arrays, expected)
     except UnsupportedOpsError:  # names the steps itself
         raise
@@ -214,6 +216,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
             hint=f"leave --opset away for its default, {OPSET}",
         )
     onnx.checker.check_model(model, full_check=True)
+    attach_ensembles(model)
     Path(target).write_bytes(model.SerializeToString(deterministic=True))
     return StepResult(
         versions("skl2onnx", "scikit-learn", "onnx"),

@@ -29,10 +29,16 @@ _ASKED = ("estimator_", "estimator", "final_estimator_", "regressor_")
 
 def prepared(model: Any, columns: Columns) -> Any:
     """Return a copy of an estimator that is to be converted."""
-    found = _by_position(_unwrapped(copy.deepcopy(model), asked=True), columns)
+    found = _by_position(_unwrapped(_copied(model), asked=True), columns)
     for _, item in walk(found):
         _make_convertible(item)
     return found
+
+
+def _copied(model: Any) -> Any:
+    """A copy that shares its trees: nobody changes them, and they can be most of it."""
+    trees = [getattr(item, "tree_", None) for _, item in walk(model)]
+    return copy.deepcopy(model, {id(tree): tree for tree in trees if tree is not None})
 
 
 def _unwrapped(item: Any, asked: bool) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,11 +91,11 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
         UnsupportedOpsError: steps cannot be converted faithfully; all are listed.
         ConversionError: skl2onnx fails.
     """
-    register()
     boosters = {type(item) for _, item in walk(model) if is_booster(item)}
     for kind in boosters:
         register_booster(kind)
     prepared = forms.prepared(model, columns)
+    register(prepared)
     refuse_unsupported(prepared)
     wide = _is_wide(model)
     kinds = {**_TYPES, DType.FLOAT32: DoubleTensorType} if wide else _TYPES
@@ -246,6 +247,9 @@ def _patched() -> Iterator[None]:
     with (
         mock.patch.object(onnx.helper, "make_attribute", make_attribute),
         mock.patch.object(skl2onnx.common._container, "make_attribute", make_attribute),
+        # It looks through every tree of a forest, for options of pipelines that none has here.
+        mock.patch("skl2onnx._parse._process_options", _same_options),
+        mock.patch.object(sys.modules["skl2onnx.convert"], "_process_options", _same_options),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -254,6 +258,10 @@ def _patched() -> Iterator[None]:
             yield
         finally:
             logging.getLogger("skl2onnx").setLevel(level)
+
+
+def _same_options(_model: Any, options: Any) -> Any:
+    return options
 
 
 def _plain(value: Any) -> Any:
@@ -463,16 +471,12 @@ def _value_info(spec: TensorSpec) -> Any:
 def _drop_unused(graph: Any) -> None:
     """Remove nodes and constants that no output needs any more."""
     needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if any(name in needed for name in node.output):
-            needed.update(node.input)
-            for inner in onnx_graph.graphs(onnx.GraphProto(node=[node])):
-                for item in inner.node:
-                    needed.update(item.input)
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if needed.isdisjoint(node.output):
+            del graph.node[index]
+        else:
+            needed.update(onnx_graph.reads(node))
     constants = [item for item in graph.initializer if item.name in needed]
     del graph.initializer[:]
     graph.initializer.extend(constants)

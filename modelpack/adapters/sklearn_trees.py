@@ -44,11 +44,17 @@ def correct_trees(model: Any, estimator: Any) -> None:
 
     Which estimator a node came from is told from its splits.
     """
+    nodes = [
+        node
+        for graph in onnx_graph.graphs(model.graph)
+        for node in graph.node
+        if node.op_type.startswith("TreeEnsemble") and len(node.attribute) > 1
+    ]
+    if not nodes:  # those that `sklearn_converters` writes are right
+        return
     forests = [forest for _, item in walk(estimator) if (forest := _forest_of(item))]
-    for graph in onnx_graph.graphs(model.graph):
-        for node in graph.node:
-            if node.op_type.startswith("TreeEnsemble"):
-                _correct_trees(node, forests)
+    for node in nodes:
+        _correct_trees(node, forests)
 
 
 def _forest_of(item: Any) -> _Forest | None:

@@ -128,8 +128,10 @@ def kernel_density(w: Writer) -> None:
     weights = item.tree_.sample_weight
     known = np.zeros(len(points)) if weights is None else np.log(np.asarray(weights))
     logs = w.op("Sub", w.constant(known), scaled)
-    total = w.reduced("ReduceLogSumExp", logs, keepdims=0)
-    w.finish(w.op("Add", total, w.constant(_scale_of_density(item, points, known))))
+    highest = w.reduced("ReduceMax", logs)
+    shares = w.summed(w.op("Exp", w.op("Sub", logs, highest)))
+    total = w.op("Add", w.op("Log", shares), highest)
+    w.finish(w.flat(w.op("Add", total, w.constant(_scale_of_density(item, points, known)))))
 
 
 def _scale_of_density(item: Any, points: Any, known: Any) -> float:

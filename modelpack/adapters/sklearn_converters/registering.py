@@ -7,15 +7,12 @@ from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
-import sklearn.experimental.enable_halving_search_cv
-import sklearn.experimental.enable_iterative_imputer  # noqa: F401
 from skl2onnx import update_registered_converter
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common._registration import RegisteredConverter, _converter_pool
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType
 from sklearn.base import ClassifierMixin, is_classifier, is_outlier_detector
 from sklearn.feature_selection import RFE
-from sklearn.utils import all_estimators
 
 from modelpack.adapters.sklearn_converters import (
     approximations,
@@ -23,6 +20,7 @@ from modelpack.adapters.sklearn_converters import (
     clusters,
     composed,
     decisions,
+    forests,
     iterative,
     manifolds,
     processes,
@@ -30,6 +28,7 @@ from modelpack.adapters.sklearn_converters import (
     steps,
 )
 from modelpack.adapters.sklearn_converters.writer import Writer
+from modelpack.adapters.sklearn_loading import walk
 from modelpack.errors import UnsupportedOpsError
 
 _Convert: TypeAlias = Callable[[Any, Any, Any], None]
@@ -102,6 +101,11 @@ _OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, T
 # Those that take the place of skl2onnx's own for some estimators of a class.
 INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
     "CalibratedClassifierCV": (composed.calibrated, lambda item: item.method != "sigmoid"),
+    **{
+        f"{name}{kind}": (forests.forest, forests.is_plain)
+        for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest")
+        for kind in ("Classifier", "Regressor")
+    },
     "HistGradientBoostingClassifier": (boosting.histogram_boosting, boosting.needs_own),
     "HistGradientBoostingRegressor": (boosting.histogram_boosting, boosting.needs_own),
     "StackingClassifier": (
@@ -138,22 +142,32 @@ _PARSERS = {
 }
 
 
+def register(model: Any) -> None:
+    """Let skl2onnx know the classes of an estimator and of those inside of it.
+
+    Where it has a converter of its own, ours takes its place, always or for some estimators.
+    """
+    for _, item in walk(model):
+        kind = type(item)
+        if kind.__module__.partition(".")[0] == "sklearn":
+            _register(kind)
+
+
 @cache
-def register() -> None:
-    """Let skl2onnx know all of them; those of its own for the same estimators give way."""
-    kinds = dict(all_estimators())
-    for name, converter in CONVERTERS.items():
-        kind = kinds[name]
+def _register(kind: Any) -> None:
+    name = kind.__name__
+    if name in CONVERTERS:
         update_registered_converter(
             kind,
             f"Modelpack{name}",
             _shapes,
-            _function(converter),
+            _function(CONVERTERS[name]),
             options=_OPTIONS if issubclass(kind, ClassifierMixin | RFE) else None,
             parser=_PARSERS.get(name),
         )
-    for name, (converter, applies) in INSTEAD.items():
-        alias = sklearn_operator_name_map[kinds[name]]
+    elif name in INSTEAD:
+        converter, applies = INSTEAD[name]
+        alias = sklearn_operator_name_map[kind]
         theirs = _converter_pool[alias]
         either = _either(_function(converter), theirs, applies)
         _converter_pool[alias] = RegisteredConverter(either, theirs.get_allowed_options())

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx.helper
 import onnx.parser
 from onnx import TensorProto
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common.data_types import Int64TensorType, StringTensorType, guess_proto_type
 from skl2onnx.operator_converters.common import concatenate_variables
 from sklearn.base import is_classifier
+
+from modelpack import onnx_graph
+from modelpack.samples import Array
 
 _ELEMENTS = {
     "float64": TensorProto.DOUBLE,
@@ -21,6 +25,63 @@ _ELEMENTS = {
     "bool": TensorProto.BOOL,
     "object": TensorProto.STRING,
 }
+
+
+# Fields of attributes by the kind of an array.
+_FIELDS = {
+    "f": ("floats", onnx.AttributeProto.FLOATS),
+    "i": ("ints", onnx.AttributeProto.INTS),
+    "S": ("strings", onnx.AttributeProto.STRINGS),
+}
+
+
+# Attributes of ensembles, and the one that says which of them a node is to get.
+_ENSEMBLES: list[Mapping[str, Any]] = []
+_KEPT = "modelpack_ensemble"
+
+
+def attach_first_trees(model: onnx.ModelProto) -> None:
+    """Give each ensemble its first tree, with which the model can be checked and run.
+
+    Until `attach_ensembles` gives it the others, its documentation says which it is.
+    """
+    for node in onnx_graph.nodes(model):
+        if len(node.attribute) == 1 and node.attribute[0].name == _KEPT:
+            index = node.attribute[0].i
+            first = {
+                name: values if values.ndim == 0 else values[_of_first_tree(name, index)]
+                for name, values in _ENSEMBLES[index].items()
+            }
+            _replace(node, first)
+            node.doc_string = f"{_KEPT} {index}"
+
+
+def _of_first_tree(name: str, index: int) -> Array:
+    owners: Array = _ENSEMBLES[index][f"{name.partition('_')[0]}_treeids"]
+    return owners == 0
+
+
+def attach_ensembles(model: onnx.ModelProto) -> None:
+    """Give the ensembles of a converted model all of their trees."""
+    for node in onnx_graph.nodes(model):
+        if node.doc_string.startswith(_KEPT):
+            _replace(node, _ENSEMBLES[int(node.doc_string.split()[1])])
+            node.ClearField("doc_string")
+    _ENSEMBLES.clear()
+
+
+def _replace(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+    del node.attribute[:]
+    for name, values in attributes.items():
+        _set(node.attribute.add(name=name), values)
+
+
+def _set(attribute: onnx.AttributeProto, values: Array) -> None:
+    field, attribute.type = _FIELDS[values.dtype.kind]
+    if values.ndim == 0:
+        attribute.type, attribute.i = onnx.AttributeProto.INT, int(values)
+    else:
+        getattr(attribute, field).extend(values.tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +129,26 @@ class Writer:
         placed = {} if domain is None else {"op_domain": domain}
         self._container.add_node(kind, list(inputs), made, name=name, **placed, **attributes)
         return made
+
+    def ensemble(self, rows: str, attributes: Mapping[str, Any]) -> str:
+        """Append a ``TreeEnsembleRegressor``; return what it answers, ``[rows, targets]``.
+
+        Its attributes may be arrays of millions of numbers, of which skl2onnx would make
+        copies: `attach_ensembles` gives them to the node later.
+        """
+        result = str(self._scope.get_unique_variable_name("ensemble"))
+        node = onnx.helper.make_node(
+            "TreeEnsembleRegressor",
+            [rows],
+            [result],
+            name=self._scope.get_unique_operator_name("TreeEnsembleRegressor"),
+            domain="ai.onnx.ml",
+        )
+        node.attribute.append(onnx.helper.make_attribute(_KEPT, len(_ENSEMBLES)))
+        _ENSEMBLES.append(attributes)
+        self._container.nodes.append(node)
+        self._container.node_domain_version_pair_sets.add(("ai.onnx.ml", 3))
+        return result
 
     def loop(
         self, most: int, lines: Sequence[str], state: Mapping[str, tuple[str, str, int]]
