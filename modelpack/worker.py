@@ -48,6 +48,9 @@ _DEFAULT_MEMORY_SHARE = 0.95
 # What every worker is started with. Hash seeds and alternative kernels change the last bits
 # of results, and results are written down: so they are settled here.
 _ENVIRONMENT = {
+    # Keras on TensorFlow, whatever the user's own configuration says: that is what is converted.
+    "KERAS_BACKEND": "tensorflow",
+    "TF_USE_LEGACY_KERAS": "0",
     "PYTHONHASHSEED": "0",
     "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8",

@@ -108,18 +108,24 @@ def _located(node: Any) -> Any:
     if not isinstance(name, str) or name.startswith("__") or not isinstance(config, dict):
         return node
     if "module" not in node and name != "Lambda":  # whose legacy form is for Keras to read
-        module = _module_of(name)
+        module = _module_of(name, is_layer="trainable" in config or "dtype" in config)
         node |= {"module": module, "registered_name": None if module else name}
     return node
 
 
-def _module_of(name: str) -> str | None:
-    """Where a class of a model's graph is; None of the user's own."""
+def _module_of(name: str, *, is_layer: bool) -> str | None:
+    """Where a class of a model's graph is; None of the user's own.
+
+    Some operations have the name of a layer (``Add``); only layers say that they can be trained.
+    """
     import keras
     from keras.src.applications import convnext
     from keras.src.models import functional
     from keras.src.ops import core, math, nn, numpy
 
+    operations = (numpy, core, math, nn)
+    if not is_layer and any(isinstance(getattr(item, name, None), type) for item in operations):
+        return next(item.__name__ for item in operations if hasattr(item, name))
     if hasattr(keras.layers, name):
         return "keras.layers"
     if name in {"Sequential", "Model"}:
@@ -127,7 +133,7 @@ def _module_of(name: str) -> str | None:
     for family in ("initializers", "regularizers", "constraints"):
         if hasattr(getattr(keras, family), name):
             return f"keras.{family}"
-    for module in (functional, numpy, core, math, nn, convnext):
+    for module in (functional, convnext, *operations):
         if isinstance(getattr(module, name, None), type):
             return str(module.__name__)
     return None

@@ -223,3 +223,24 @@ def test_files_of_weights_alone_name_what_is_missing(name: str, tmp_path: Path) 
     with pytest.raises(InputError, match="holds weights only") as caught:
         modelpack.inspect(file)
     assert f"--weights {name}" in caught.value.hint
+
+
+# --- other backends ------------------------------------------------------------------------
+
+
+def test_code_is_loaded_on_tensorflow_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    layers = "[keras.Input((3,)), keras.layers.Dense(2)]"
+    (tmp_path / "net.py").write_text(f"import keras\n\nmodel = keras.Sequential({layers})\n")
+    modelpack.convert(f"{tmp_path / 'net.py'}:model", tmp_path / "m.onnx", validate=False)
+    assert (tmp_path / "m.onnx").is_file()
+
+
+def test_operations_with_the_names_of_layers_survive_hdf5(tmp_path: Path) -> None:
+    given = keras.Input((3,))
+    model = keras.Model(given, keras.ops.relu(given) + 1)
+    model.save(tmp_path / "m.h5")
+    x = drawn(2, 3)
+    np.testing.assert_array_equal(loaded(tmp_path / "m.h5")(x), model(x))
