@@ -38,6 +38,7 @@ _EXACT = {
     "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
     "scipy._lib.array_api_compat.numpy._aliases.asarray",
     "sklearn.cluster._kmeans._kmeans_single_elkan",
+    "sklearn.utils.validation.check_array",
     "sklearn.cluster._kmeans._kmeans_single_lloyd",
     *("pyarrow.lib._restore_array", "pyarrow.lib.chunked_array", "pyarrow.lib.py_buffer"),
     "pyarrow.lib.type_for_alias",

@@ -45,9 +45,10 @@ def log_of_one_plus(w: Writer, x: str) -> str:
 
 
 def _sinh(w: Writer, x: str) -> str:
-    grown = exp_minus_one(w, x)
+    grown = exp_minus_one(w, w.op("Abs", x))
     share = w.op("Div", grown, w.op("Add", grown, w.constant(1.0)))
-    return w.op("Mul", w.op("Add", grown, share), w.constant(0.5))
+    half = w.op("Mul", w.op("Add", grown, share), w.constant(0.5))
+    return w.op("Mul", w.op("Sign", x), half)
 
 
 def _arcsinh(w: Writer, x: str) -> str:

@@ -148,7 +148,7 @@ def register(model: Any) -> None:
     Where it has a converter of its own, ours takes its place, always or for some estimators.
     """
     for _, item in walk(model):
-        kind = type(item)
+        kind: Any = type(item)
         if kind.__module__.partition(".")[0] == "sklearn":
             _register(kind)
 
