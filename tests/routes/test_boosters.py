@@ -25,6 +25,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from modelpack.adapters import sklearn as adapter
 from modelpack.adapters.boosters import is_booster
+from modelpack.adapters.boosters.reading import read
 from modelpack.adapters.sklearn_refusals import refuse_unsupported
 from modelpack.adapters.sklearn_signature import answers, columns_of
 from modelpack.artifact import Encoding, ModelRef, detect
@@ -65,12 +66,14 @@ def diabetes() -> tuple[Rows, Rows]:
 
 
 def categories() -> tuple[Rows, Rows]:
-    """Tumours, of which two measurements are numbers of classes, many and few."""
+    """Tumours, of which two measurements are numbers of classes, many and few, in no order."""
     rows, labels = tumours()
-    edges = np.nanquantile(rows[:, 0], np.linspace(0.02, 0.98, 40))
-    for column, cuts in ((0, edges), (1, np.nanquantile(rows[:, 1], [0.3, 0.6]))):
+    rows = rows[:, :4]
+    rng = np.random.default_rng(0)
+    for column, count in ((0, 40), (1, 3)):
         present = ~np.isnan(rows[:, column])
-        rows[present, column] = np.digitize(rows[present, column], cuts)
+        cuts = np.quantile(rows[present, column], np.linspace(0, 1, count + 1)[1:-1])
+        rows[present, column] = rng.permutation(count)[np.digitize(rows[present, column], cuts)]
     return rows, labels
 
 
@@ -106,7 +109,7 @@ def cat(kind: str, **options: Any) -> Callable[[], Any]:
     )
 
 
-TYPES = {"enable_categorical": True, "feature_types": ["c", "c"] + ["q"] * 28}
+TYPES = {"enable_categorical": True, "feature_types": ["c", "c", "q", "q"]}
 GROUPS = {"categorical_feature": [0, 1], "min_data_per_group": 5, "cat_smooth": 1}
 BAGGED = {"boosting_type": "rf", "subsample": 0.5, "subsample_freq": 1}
 
@@ -179,6 +182,31 @@ def rows_around(held_out: Rows) -> Rows:
     nothing[1] = 0
     near = held_out + np.float32(0.5)
     return np.concatenate([held_out, near, -held_out[:20], nothing]).astype(np.float32)
+
+
+def rows_on_thresholds(model: Any, row: Rows) -> Rows:
+    """Rows with a value that is a threshold, and with the float32 below and above it."""
+    found = []
+    for tree in read(model).trees:
+        for node in np.flatnonzero(tree.left >= 0):
+            cut = np.float32(tree.threshold[node])
+            for value in (np.nextafter(cut, np.float32(-np.inf)), cut, np.nextafter(cut, cut + 1)):
+                found.append(row.copy())
+                found[-1][tree.feature[node]] = value
+    return np.array(found, np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if "scaled" not in name and "single" not in name]
+)
+def test_values_at_thresholds_go_the_same_way(name: str, tmp_path: Path) -> None:
+    make, load = MODELS[name]
+    rows, labels = load()
+    model = make().fit(rows, labels)
+    _, target = to_onnx(model, tmp_path)
+    complete = rows[~np.isnan(rows).any(axis=1)]
+    agrees(model, target, rows_on_thresholds(model, complete[0])[:4000])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,6 +9,7 @@ from skl2onnx import update_registered_converter
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 
+from modelpack.adapters.boosters.from_lightgbm import ZERO
 from modelpack.adapters.boosters.reading import read
 from modelpack.adapters.boosters.scores import TRANSFORMS, both_classes, second_class
 from modelpack.adapters.boosters.trees import Forest, ensemble
@@ -16,7 +17,6 @@ from modelpack.adapters.sklearn_converters.writer import Writer
 
 # Those that skl2onnx asks of classifiers.
 _OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, True]}
-_ZERO = 1e-35  # up to which LightGBM takes a number for zero (kZeroThreshold)
 
 
 def register(kind: type) -> None:
@@ -83,7 +83,7 @@ def _missing_marked(writer: Writer, rows: str, forest: Forest) -> str:
         # Other columns are compared with a number that no magnitude is below.
         width = max(writer.item.n_features_in_, *(index + 1 for index in forest.zero_missing))
         limits = np.full(width, -1.0)
-        limits[list(forest.zero_missing)] = _ZERO
+        limits[list(forest.zero_missing)] = ZERO
         size = writer.op("Abs", rows)
         above = writer.op("Greater", size, writer.constant(limits, "float32"))
         rows = writer.op("Where", above, rows, nan)

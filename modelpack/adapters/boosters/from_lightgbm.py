@@ -10,6 +10,9 @@ import numpy as np
 from modelpack.adapters.boosters.trees import Forest, Sides, Tree, float32_not_above, runs
 from modelpack.samples import Array
 
+ZERO = np.float32(1e-35)
+"""Up to which a number is taken for zero (``kZeroThreshold``)."""
+
 # Bits of decision_type (include/LightGBM/tree.h).
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
 _MISSING_ZERO, _MISSING_NAN = 1, 2
@@ -108,7 +111,7 @@ def _tree(part: dict[str, str], target: int, share: float) -> Tree:
     none = -np.ones(len(values), np.int64)
     return Tree(
         feature=np.append(_numbers(part, "split_feature", np.int64), none),
-        threshold=np.append(float32_not_above(np.where(categorical, 0, thresholds)), 0 * values),
+        threshold=np.append(_cuts(np.where(categorical, 0, thresholds)), 0 * values),
         left=np.append(left, none),
         right=np.append(right, none),
         missing_left=np.append(_missing_left(decisions, thresholds), none < 0),
@@ -116,6 +119,14 @@ def _tree(part: dict[str, str], target: int, share: float) -> Tree:
         target=target,
         sets=_sets(part, np.flatnonzero(categorical), thresholds),
     )
+
+
+def _cuts(thresholds: Array) -> Array:
+    """Thresholds for float32 values; LightGBM reads values up to `ZERO` from zero as zero."""
+    cuts = float32_not_above(thresholds)
+    near = abs(cuts) <= ZERO
+    below = np.nextafter(-ZERO, np.float32(-np.inf))
+    return np.where(near, np.where(thresholds < 0, below, ZERO), cuts)
 
 
 def _missing_left(decisions: Array, thresholds: Array) -> Array:
