@@ -77,6 +77,13 @@ from modelpack.samples import Case, numpy_dtype
 from modelpack.signature import DType, Signature, differences
 from modelpack.sources import open_model
 from modelpack.steps import StepOptions
+from tests.sweep.sklearn_outcomes import (
+    INEXACT,
+    METHODS,
+    REFUSED,
+    REFUSED_PIPELINES,
+    page,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -260,6 +267,8 @@ DATA: dict[str, tuple[str, ...]] = {
     "IterativeImputer": ("iris, NaN",),
     "KNNImputer": ("iris, NaN",),
     "KernelCenterer": ("kernel",),
+    # Far from all known rows scikit-learn's tree stops too early; see test_sklearn_converters.py.
+    "KernelDensity": ("iris",),
     "LabelBinarizer": ("labels",),
     "LabelEncoder": ("labels",),
     "LabelPropagation": ("iris, few labels",),
@@ -512,46 +521,10 @@ PIPELINES: dict[str, tuple[str, BaseEstimator]] = {
 
 ESTIMATORS = dict(all_estimators())
 
-# How those end that are not converted right: by estimator, or by case. Everything else must
-# be converted, so that what is supported cannot shrink unseen.
-REFUSED = {
-    "AgglomerativeClustering",
-    "ClassicalMDS",
-    "DBSCAN",
-    "DictVectorizer",
-    "EmpiricalCovariance",
-    "FeatureHasher",
-    "GraphicalLasso",
-    "GraphicalLassoCV",
-    "HDBSCAN",
-    "HashingVectorizer",
-    "KNNImputer",
-    "KNeighborsTransformer",
-    "LedoitWolf",
-    "MDS",
-    "MinCovDet",
-    "MultiLabelBinarizer",
-    "NearestNeighbors",
-    "OAS",
-    "OPTICS",
-    "PatchExtractor",
-    "ShrunkCovariance",
-    "SpectralBiclustering",
-    "SpectralClustering",
-    "SpectralCoclustering",
-    "SpectralEmbedding",
-    "TSNE",
-    "tf-idf, sublinear bigrams",
-    "counts, chars",
-    "quantiles of columns",
-    "strings, imputed",
-    "clusters, logistic",
-    "NaN, neighbors, forest",
-    "NaN, indicator",
-    "hist boosting, categorical",
-    "hist boosting, poisson",
+ANSWERS = {
+    name: any(hasattr(kind, method) for method in METHODS) for name, kind in ESTIMATORS.items()
 }
-CAUGHT: set[str] = set()
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "scikit-learn.md"
 
 
 def _cases() -> dict[str, Callable[[], tuple[Data, BaseEstimator]]]:
@@ -636,9 +609,11 @@ def take(model: BaseEstimator, rows: Any, folder: Path) -> Outcome:
 
 def _expected(case: str) -> str:
     names = {case, case.partition(" on ")[0]}
-    if names & REFUSED:
-        return "refused"
-    return "caught" if names & CAUGHT else "converted"
+    return "refused" if names & (REFUSED.keys() | REFUSED_PIPELINES) else "converted"
+
+
+def test_the_page_lists_what_is_expected() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(CASES, ANSWERS)
 
 
 @pytest.mark.parametrize("case", list(CASES))
@@ -655,4 +630,6 @@ def test_an_estimator_is_converted_right_or_refused(case: str, tmp_path: Path) -
     if outcome.kind == "converted":
         assert outcome.real is not None
         right = outcome.real.verdict is not Verdict.FAILED
+        if not right and case in INEXACT:
+            pytest.xfail(INEXACT[case])
         assert right, f"silently wrong on real rows: {outcome.real.reason}"

@@ -26,32 +26,13 @@ from modelpack.signature import Signature
 from modelpack.sources import run_cases
 from modelpack.steps import StepOptions
 from tests.lowering.backend_suite import RUNNERS, TARGETS
+from tests.sweep.sklearn_outcomes import TOO_NARROW, WITHOUT_FORM
 from tests.sweep.test_sklearn_estimators import CASES, _expected, real_cases
 from tests.unit.judging import compare
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SIZES = (1, 7, 100)
-
-# Ops by target that have no form in it: a model with one must be refused, by its name.
-WITHOUT_FORM: dict[str, set[str]] = {"savedmodel": set(), "tflite": {"Tokenizer"}}
-
-# What float32 is too narrow for. In TFLite that is what ONNX Runtime computes in float64: large
-# sums lose digits, and values next to a threshold or a quantile, or equally near neighbours,
-# change sides. In SavedModel it is a power of large numbers, float32 in ONNX Runtime too.
-TOO_NARROW: dict[str, set[str]] = {
-    "savedmodel": {"power, PCA, logistic"},
-    "tflite": {
-        "ComplementNB on breast_cancer",
-        "KernelPCA on breast_cancer",
-        "LocalOutlierFactor on iris",
-        "MultinomialNB on breast_cancer",
-        "QuantileTransformer on iris",
-        "scaled hist boosting",
-        "robust hist boosting",
-        "max-abs boosting",
-    },
-}
 
 
 def onnx_of(model: Any, folder: Path) -> tuple[ModelRef, ModelRef, bool]:
