@@ -109,14 +109,13 @@ def page(cases: Iterable[str], methods: dict[str, bool]) -> str:
     """
     known = list(cases)
     names = sorted(name for name in methods if name not in REFUSED)
-    rows = [
-        f"| {name} | {_cell(name, known, 'onnx')} | {_cell(name, known, 'savedmodel')} | {_cell(name, known, 'tflite')} |"
-        for name in names
-    ]
+    forms = ("onnx", "savedmodel", "tflite")
+    cells = {name: [_cell(name, known, form) for form in forms] for name in names}
+    rows = [f"| {name} | {' | '.join(own)} |" for name, own in cells.items()]
     asked = [name for name, answers in methods.items() if answers]
     counts = [
-        sum(name in names and _cell(name, known, form) == "yes" for name in asked)
-        for form in ("onnx", "savedmodel", "tflite")
+        sum(name in cells and cells[name][place] == "yes" for name in asked)
+        for place in range(len(forms))
     ]
     total = (
         f"Of {len(asked)} that answer for new rows, {counts[0]} reach ONNX, {counts[1]} SavedModel "
