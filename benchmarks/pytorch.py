@@ -1,7 +1,7 @@
 """PyTorch architectures through ``modelpack convert`` to ONNX, SavedModel and TFLite.
 
 python benchmarks/pytorch.py make  WORK [NAME ...]   build and save as exported programs
-python benchmarks/pytorch.py check WORK [NAME ...]   convert those without a result
+python benchmarks/pytorch.py check WORK [NAME ...]   convert what has no result yet
 python benchmarks/pytorch.py page  WORK              the page of the documentation
 
 ``make`` needs PyTorch, torchvision, timm and transformers; ``check`` needs modelpack and PyTorch
@@ -27,9 +27,6 @@ import yaml
 TARGETS = ("onnx", "savedmodel", "tflite")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "pytorch-architectures.md"
 
-# How many of the architectures have to reach a format.
-WANTED = {"onnx": 0.97, "savedmodel": 0.95, "tflite": 0.90}
-
 # What the programs are traced with, and the most that positions and windows are made for.
 _TRACED = {"batch": 3, "length": 13, "target_length": 7}
 _LONGEST = 64
@@ -44,6 +41,7 @@ def main() -> int:
     parser.add_argument("part", choices=("make", "check", "page", "make-one"))
     parser.add_argument("work", type=Path)
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--to", action="append", choices=TARGETS, help="all by default")
     given = parser.parse_args()
     work, names = given.work.resolve(), given.names
     if given.part == "page":
@@ -52,7 +50,7 @@ def main() -> int:
     if given.part == "make-one":
         make_one(work, *names)
         return 0
-    return make(work, names) if given.part == "make" else check(work, names)
+    return make(work, names) if given.part == "make" else check(work, names, given.to or [*TARGETS])
 
 
 # --- make ----------------------------------------------------------------------------------
@@ -144,31 +142,39 @@ def _shape(dims: tuple[int | str, ...], dynamic: Set[str]) -> str:
 # --- check ---------------------------------------------------------------------------------
 
 
-def check(work: Path, names: list[str]) -> int:
-    """Convert programs, all that have no result by default."""
+def check(work: Path, names: list[str], targets: list[str]) -> int:
+    """Convert programs to the formats that they have no result of yet."""
     failed = 0
     results = work / "converted"
     results.mkdir(exist_ok=True)
-    made = sorted(path.stem for path in (work / "made").glob("*.json"))
-    for name in names or [name for name in made if not (results / f"{name}.json").exists()]:
+    for name in names or sorted(path.stem for path in (work / "made").glob("*.json")):
+        found = _found(work, name)
+        missing = tuple(target for target in targets if target not in found)
+        if not missing:
+            continue
         begin = time.perf_counter()
-        found = _converted(work, name)
+        found |= _converted(work, name, missing)
         (results / f"{name}.json").write_text(json.dumps(found))
-        said = ", ".join(f"{target}: {found[target]['verdict']}" for target in TARGETS)
+        said = ", ".join(f"{target}: {found[target]['verdict']}" for target in missing)
         print(f"{name:22}{said}, {time.perf_counter() - begin:.0f} s", flush=True)
-        failed += any(found[target]["verdict"] != "passed" for target in TARGETS)
+        failed += any(found[target]["verdict"] != "passed" for target in missing)
     return failed
 
 
-def _converted(work: Path, name: str) -> dict[str, dict[str, Any]]:
+def _found(work: Path, name: str) -> dict[str, dict[str, Any]]:
+    path = work / "converted" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _converted(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Convert to all formats at once; where that fails, to each alone, to learn which it is."""
-    together = _verdicts(work, name, TARGETS)
-    if all("error" in together[target] for target in TARGETS):
+    together = _verdicts(work, name, targets)
+    if len(targets) == 1 or all("error" in together[target] for target in targets):
         return together
-    alone = _verdicts(work, name, TARGETS[:1])
-    if alone[TARGETS[0]] == together[TARGETS[0]]:  # not even the first step
+    alone = _verdicts(work, name, targets[:1])
+    if alone[targets[0]] == together[targets[0]]:  # not even the first step
         return together
-    return alone | {target: _verdicts(work, name, (target,))[target] for target in TARGETS[1:]}
+    return alone | {target: _verdicts(work, name, (target,))[target] for target in targets[1:]}
 
 
 def _verdicts(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -222,16 +228,11 @@ def page(work: Path) -> str:
 
     made = {path.stem: json.loads(path.read_text()) for path in (work / "made").glob("*.json")}
     found = {
-        name: json.loads(path.read_text())
+        name: _found(work, name)
         for name in sorted(made, key=lambda name: (made[name]["kind"], name))
-        if made[name]["sensitivity"] >= SMALLEST_SENSITIVITY
-        and (path := work / "converted" / f"{name}.json").exists()
+        if made[name]["sensitivity"] >= SMALLEST_SENSITIVITY and _found(work, name)
     }
-    reached = {
-        target: sum(result[target]["verdict"] == "passed" for result in found.values())
-        for target in TARGETS
-    }
-    counts = ", ".join(f"{_TITLES[target]} {number}" for target, number in reached.items())
+    counts = ", ".join(f"{_TITLES[target]} {_count(found, target)}" for target in TARGETS)
     rows = [
         "| " + " | ".join(_row(name, made[name], result)) + " |" for name, result in found.items()
     ]
@@ -256,7 +257,7 @@ that make its answers depend on every input, saved with `torch.export.save` with
 PyTorch at several sizes. The numbers are the largest error, relative to the largest value of the
 output.
 
-Of {number} architectures, right in each format: {counts}.
+{number} architectures; right of those that were tried: {counts}.
 
 | architecture | kind | inputs | parameters | ONNX | SavedModel | TFLite |
 |---|---|---|---|---|---|---|
@@ -268,13 +269,20 @@ Of {number} architectures, right in each format: {counts}.
 """
 
 
+def _count(results: Mapping[str, Mapping[str, Any]], target: str) -> str:
+    tried = [result[target]["verdict"] for result in results.values() if target in result]
+    return f"{tried.count('passed')} of {len(tried)}"
+
+
 def _row(name: str, about: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     parameters = f"{about['parameters'] / 1e6:.2f} M" if about["parameters"] else ""
     cells = [name, about["kind"], " ".join(about["inputs"]), parameters]
-    return cells + [_cell(result[target]) for target in TARGETS]
+    return cells + [_cell(result.get(target)) for target in TARGETS]
 
 
-def _cell(found: Mapping[str, Any]) -> str:
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "not tried"
     return f"{found['error']:.1e}" if found["verdict"] == "passed" else f"**{found['verdict']}**"
 
 
@@ -283,7 +291,7 @@ def _reasons(results: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, result in results.items():
         reasons: dict[str, list[str]] = {}
         for target in TARGETS:
-            if result[target]["verdict"] != "passed":
+            if target in result and result[target]["verdict"] != "passed":
                 reasons.setdefault(result[target]["reason"], []).append(_TITLES[target])
         for reason, titles in reasons.items():
             yield f"- {name}, {' and '.join(titles)}: {reason}"
