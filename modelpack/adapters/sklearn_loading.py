@@ -21,7 +21,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from modelpack import reference
-from modelpack.adapters import sklearn_unpickling
+from modelpack.adapters import isolation, sklearn_unpickling
 from modelpack.adapters.boosters import LIBRARIES, is_booster, is_fitted
 from modelpack.adapters.boosters.files import as_estimator, load_file
 from modelpack.adapters.pickles import pickle_globals
@@ -258,6 +258,8 @@ def _loaded(ref: ModelRef) -> Any:
         from skops.io import load as load_skops
 
         return load_skops(ref.location, trusted=list(_untrusted_types(ref.location)))
+    if isolation.is_worker():
+        isolation.give_up_network()
     return sklearn_unpickling.load(ref.path, ref.imports)
 
 

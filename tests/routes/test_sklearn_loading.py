@@ -6,6 +6,8 @@ import importlib
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +152,52 @@ def test_a_trusted_hostile_file_ends_with_its_own_exit_code(tmp_path: Path, mode
     assert outcome.code == 9, outcome.stderr
     assert "system" in outcome.stderr
     assert not (tmp_path / "ran").exists()
+
+
+SOCKETS = """
+import socket
+from modelpack.adapters.isolation import give_up_network
+
+assert give_up_network()
+socket.socket(socket.AF_UNIX).close()
+for family in (socket.AF_INET, socket.AF_INET6):
+    try:
+        socket.socket(family)
+    except PermissionError:
+        continue
+    raise SystemExit("there is a network still")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="done with a filter of Linux")
+def test_a_process_without_network_makes_no_sockets() -> None:
+    subprocess.run([sys.executable, "-c", SOCKETS], check=True, timeout=60)
+
+
+LOUD = """
+import socket
+from sklearn.base import BaseEstimator, TransformerMixin
+
+class Loud(TransformerMixin, BaseEstimator):
+    def __setstate__(self, state):
+        socket.socket(socket.AF_INET)
+
+    def fit(self, rows, labels=None):
+        return self
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="done with a filter of Linux")
+def test_pickles_are_loaded_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modelpack
+) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    monkeypatch.syspath_prepend(tmp_path)
+    joblib.dump(importlib.import_module("loud").Loud(), tmp_path / "loud.joblib")
+    given = ("loud.joblib", "-o", "loud.onnx", "--trust", "--import", "loud.py")
+    outcome = modelpack("convert", *given)
+    assert outcome.code == 2, outcome.stderr
+    assert "PermissionError" in outcome.stderr
 
 
 # --- harmless files ------------------------------------------------------------------
