@@ -102,6 +102,11 @@ WRITERS = {
     "safetensors": lambda path: save_file({"w": np.zeros(3, np.float32)}, path),
     "pickle": lambda path: path.write_bytes(pickle.dumps({"a": [1, 2]})),
     "joblib": lambda path: joblib.dump({"a": [1, 2]}, path),
+    "xgboost": lambda path: path.write_bytes(b'{"learner":{"attributes":{},"feature_names":[]}}'),
+    "xgboost-ubj": lambda path: path.write_bytes(b"{L\0\0\0\0\0\0\0\x07learner{L\0\0\0\0\0\0\0\n"),
+    "lightgbm": lambda path: path.write_bytes(b"tree\nversion=v4\nnum_class=1\n"),
+    "catboost": lambda path: path.write_bytes(b"CBM1\xa0$\0\0\x10\0\0\0"),
+    "catboost-json": lambda path: path.write_bytes(b'{\n  "features_info":\n    {}}'),
     "savedmodel": _savedmodel,
     "modelpack": _modelpack,
     "archive": _archive,
@@ -124,6 +129,11 @@ EXPECTED = {
     "archive": Encoding.ARCHIVE,
     "torch-save-old": Encoding.TORCH_SAVE,
     "transformers": Encoding.TRANSFORMERS,
+    "xgboost": Encoding.XGBOOST,
+    "xgboost-ubj": Encoding.XGBOOST,
+    "lightgbm": Encoding.LIGHTGBM,
+    "catboost": Encoding.CATBOOST,
+    "catboost-json": Encoding.CATBOOST,
 }
 
 
