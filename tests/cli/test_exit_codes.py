@@ -229,16 +229,6 @@ def test_digits_that_float32_does_not_have_are_missed(tmp_path, modelpack) -> No
         assert not (tmp_path / "m.onnx").exists()
 
 
-def test_an_error_that_only_negative_integers_show_is_caught(tmp_path, modelpack) -> None:
-    """tf2onnx divides integers towards zero, Keras towards minus infinity."""
-    import keras
-
-    x = keras.Input((4,), dtype="int32", name="x")
-    keras.Model(x, keras.ops.floor_divide(x, 3)).save(tmp_path / "m.keras")
-    outcome = modelpack("convert", "m.keras", "-o", "m.onnx")
-    assert outcome.code == 7, outcome.stderr
-
-
 def test_an_error_that_only_large_values_show_is_caught(tmp_path, modelpack) -> None:
     """TFLite composes softplus from exp and log, which overflow at 100."""
     import keras
