@@ -32,6 +32,7 @@ from modelpack.artifact import Encoding, ModelRef, detect
 from modelpack.errors import UnsupportedOpsError
 from modelpack.steps import StepOptions
 from tests.routes.test_sklearn_formats import RUN, feeds
+from tests.thinned import thinned
 
 RTOL, ATOL = 2e-6, 1e-6
 
@@ -210,7 +211,7 @@ def test_values_at_thresholds_go_the_same_way(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", thinned(MODELS, 5))
 def test_onnx_answers_as_the_booster_does(name: str, tmp_path: Path) -> None:
     make, load = MODELS[name]
     rows, labels = load()
@@ -400,7 +401,7 @@ def test_a_damaged_file_of_a_booster_is_refused(tmp_path: Path, modelpack) -> No
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("file", ["model.ubj", "model.txt", "model.cbm"])
+@pytest.mark.parametrize("file", thinned(["model.ubj", "model.txt", "model.cbm"], 3))
 def test_savedmodel_and_tflite_answer_as_the_booster_does(
     file: str, tmp_path: Path, modelpack
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import modelpack
 from modelpack.errors import ConversionError, InputError
 from tests.routes.keras2_files import entry, functional, layer, sequential, write
+from tests.thinned import thinned
 
 keras = pytest.importorskip("keras")
 
@@ -65,6 +66,7 @@ def test_an_lstm_of_keras_2_reaches_onnx_without_being_compiled(tmp_path: Path) 
     np.testing.assert_allclose(session.run(None, {"steps": steps})[0], state, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_convolutions_of_keras_2_keep_their_weights(tmp_path: Path) -> None:
     kernel, scale = drawn(3, 3, 2, 1), np.abs(drawn(4, 2)) + 0.5
     config = sequential(
@@ -86,6 +88,7 @@ def test_convolutions_of_keras_2_keep_their_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(model(image), want * (want > 0.5), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_calls_of_a_nested_model_count_from_one_and_its_frozen_weights_go_by_name(
     tmp_path: Path,
 ) -> None:
@@ -136,7 +139,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("function", CALLS)
+@pytest.mark.parametrize("function", thinned(CALLS, 8))
 def test_functions_of_tensorflow_are_layers(function: str, tmp_path: Path) -> None:
     arguments, want = CALLS[function]
     model = loaded(write(tmp_path / "m.h5", calling(function, **arguments), {}))
@@ -144,7 +147,9 @@ def test_functions_of_tensorflow_are_layers(function: str, tmp_path: Path) -> No
     np.testing.assert_array_equal(model(x), want(x))
 
 
-@pytest.mark.parametrize("function", ["io.write_file", "py_function", "raw_ops.ReadFile"])
+@pytest.mark.parametrize(
+    "function", thinned(["io.write_file", "py_function", "raw_ops.ReadFile"], 3)
+)
 def test_functions_that_reach_outside_are_refused_by_name(function: str, tmp_path: Path) -> None:
     file = write(tmp_path / "m.h5", calling(function, y=1.0), {})
     with pytest.raises(ConversionError, match=function):
@@ -158,6 +163,7 @@ def test_an_argument_that_keras_3_lacks_is_refused_where_it_matters(tmp_path: Pa
         loaded(file)
 
 
+@pytest.mark.slow
 def test_states_of_one_recurrent_layer_enter_another(tmp_path: Path) -> None:
     first, last = weights_of("g", 2, 9), weights_of("h", 2, 9)
     for items, name in ((first, "g"), (last, "h")):
@@ -197,6 +203,7 @@ def test_axes_of_a_layer_survive_hdf5(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded(tmp_path / "m.h5")(x), model(x), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_masks_survive_hdf5_under_any_suffix(tmp_path: Path) -> None:
     ids = keras.Input((None,), dtype="int32", name="ids")
     rows = keras.layers.Embedding(9, 4, mask_zero=True)(ids)
@@ -238,6 +245,7 @@ def test_code_is_loaded_on_tensorflow_whatever_the_environment_says(
     assert (tmp_path / "m.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_operations_with_the_names_of_layers_survive_hdf5(tmp_path: Path) -> None:
     given = keras.Input((3,))
     model = keras.Model(given, keras.ops.relu(given) + 1)

@@ -12,6 +12,7 @@ from modelpack.judging.noise import SAFETY
 keras = pytest.importorskip("keras")
 
 
+@pytest.mark.slow
 def test_a_mixed_precision_model_is_judged_by_the_noise_of_float16(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Dense(32, "relu", dtype="mixed_float16") for _ in range(2)]

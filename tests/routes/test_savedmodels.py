@@ -14,6 +14,7 @@ import pytest
 from modelpack.errors import ConversionError, InputError
 from modelpack.sources import Request, locate
 from modelpack.steps import StepOptions
+from tests.thinned import thinned
 
 tf = pytest.importorskip("tensorflow")
 
@@ -59,7 +60,7 @@ def two(tmp_path: Path) -> Path:
     return tmp_path / "two"
 
 
-@pytest.mark.parametrize(("name", "factor"), [("halved", 0.5), ("doubled", 2.0)])
+@pytest.mark.parametrize(("name", "factor"), thinned([("halved", 0.5), ("doubled", 2.0)], 2))
 def test_any_signature_is_converted_by_name(name: str, factor: float, two: Path) -> None:
     x = drawn(3, 2)
     np.testing.assert_array_equal(in_onnx(two, name, x=x)[0], x * factor)
@@ -92,7 +93,7 @@ def saved_by_a_session(path: Path, weights: Any, *, resource: bool, table: bool 
     return path
 
 
-@pytest.mark.parametrize("resource", [False, True])
+@pytest.mark.parametrize("resource", thinned([False, True], 2))
 def test_variables_of_tensorflow_1_become_weights(resource: bool, tmp_path: Path) -> None:
     weights, x = drawn(6, 200), drawn(3, 6)
     path = saved_by_a_session(tmp_path / "old", weights, resource=resource)
@@ -108,7 +109,7 @@ def test_tables_of_tensorflow_1_are_refused_by_name(tmp_path: Path) -> None:
 # --- ops that tf2onnx writes otherwise than TensorFlow computes them ---------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+@pytest.mark.parametrize("dtype", thinned([np.int32, np.int64, np.float32], 3))
 def test_quotients_round_down_and_remainders_follow(dtype: Any, tmp_path: Path) -> None:
     def divided(a: Any, b: Any) -> dict[str, Any]:
         return {"quotient": a // b, "remainder": a % b}
@@ -144,7 +145,7 @@ RESIZES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "antialias", "size"), RESIZES)
+@pytest.mark.parametrize(("method", "antialias", "size"), thinned(RESIZES, 6))
 def test_images_are_resized_as_tensorflow_does_it(
     method: str, antialias: bool, size: tuple[int, int], tmp_path: Path
 ) -> None:

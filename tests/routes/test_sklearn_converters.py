@@ -26,6 +26,7 @@ from modelpack.errors import UnsupportedOpsError
 from modelpack.parity import Verdict
 from modelpack.steps import StepOptions
 from tests.sweep.test_sklearn_estimators import CASES, take
+from tests.thinned import thinned
 
 CHOSEN = (
     "BisectingKMeans on iris",
@@ -51,7 +52,7 @@ CHOSEN = (
 )
 
 
-@pytest.mark.parametrize("case", CHOSEN)
+@pytest.mark.parametrize("case", thinned(CHOSEN, 2))
 def test_an_estimator_is_right_on_real_rows(case: str, tmp_path: Path) -> None:
     source, model = CASES[case]()
     with warnings.catch_warnings():
@@ -89,7 +90,7 @@ VALUES = np.concatenate(
 ).astype(np.float32)[:, None]
 
 
-@pytest.mark.parametrize("name", sorted(UNARY))
+@pytest.mark.parametrize("name", thinned(sorted(UNARY), 4))
 def test_functions_of_numpy_keep_their_digits(name: str, tmp_path: Path) -> None:
     function = getattr(np, name)
     rows = VALUES

@@ -37,6 +37,7 @@ from modelpack.adapters import sklearn_unpickling
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import InputError, UntrustedSourceError
 from modelpack.steps import StepOptions
+from tests.thinned import thinned
 
 ROWS, LABELS = datasets.load_iris(return_X_y=True)
 ROWS = ROWS.astype(np.float32)
@@ -226,7 +227,7 @@ HARMLESS: dict[str, Callable[[], BaseEstimator]] = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-@pytest.mark.parametrize("how", ["joblib", "compressed", "protocol 2", "protocol 5"])
+@pytest.mark.parametrize("how", thinned(["joblib", "compressed", "protocol 2", "protocol 5"], 4))
 def test_pickles_of_estimators_are_loaded(name: str, how: str, tmp_path: Path) -> None:
     model = HARMLESS[name]()
     path = tmp_path / "model.joblib"
@@ -395,6 +396,7 @@ def test_columns_without_names_are_no_inputs(tmp_path: Path) -> None:
         adapter.describe(refers(model, tmp_path, "columns"))
 
 
+@pytest.mark.slow
 def test_columns_reach_all_formats(tmp_path: Path, modelpack) -> None:
     model = RandomForestClassifier(5, random_state=0).fit(FRAME, LABELS)
     skops.io.dump(model, tmp_path / "model.skops")

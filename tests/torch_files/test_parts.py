@@ -19,6 +19,7 @@ from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import UnsupportedOpsError, UntrustedSourceError
 from modelpack.signature import TensorSpec
 from modelpack.steps import StepOptions
+from tests.thinned import thinned
 
 NETS = """
 import torch
@@ -138,7 +139,7 @@ def agrees(target: Path, model: nn.Module, *inputs: Tensor) -> None:
 # --- compiled ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["part", "whole", "function"])
+@pytest.mark.parametrize("name", thinned(["part", "whole", "function"], 3))
 def test_compiled_parts_are_exported_as_they_were_written(
     file: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ def test_compiled_parts_are_exported_as_they_were_written(
     agrees(target, original(name), torch.randn(5, 4))
 
 
+@pytest.mark.slow
 def test_weights_of_a_compiled_part_fit_with_and_without_its_name(
     file: Path, tmp_path: Path
 ) -> None:
@@ -234,6 +236,7 @@ def test_attention_that_a_mask_hides_whole_is_zero(file: Path) -> None:
     assert {item.name for item in onnx.load(target).graph.initializer} <= names
 
 
+@pytest.mark.slow
 def test_a_program_in_float64_leaves_its_graphs_of_contexts_alone(tmp_path: Path) -> None:
     class Rotary(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

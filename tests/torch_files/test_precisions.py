@@ -110,6 +110,7 @@ def test_a_float16_network_stays_one(nets: Path) -> None:
     np.testing.assert_allclose(made, want, rtol=ROUNDING, atol=ROUNDING * np.abs(want).max())
 
 
+@pytest.mark.slow
 def test_an_exported_float16_program_reaches_all_formats(tmp_path: Path) -> None:
     dims = ({0: torch.export.Dim("batch")},)
     program = torch.export.export(Half().eval(), (torch.randn(3, 6),), dynamic_shapes=dims)
@@ -133,6 +134,7 @@ def test_arithmetic_in_bfloat16_is_refused(nets: Path, name: str, spec: str, op:
     assert "--weights" in refused.value.hint
 
 
+@pytest.mark.slow
 def test_weights_may_be_kept_in_bfloat16(nets: Path) -> None:
     target = exported(nets, "stored", "x:float32[batch,4]")
     [made] = onnxruntime.InferenceSession(target).run(None, {"x": np.ones((2, 4), np.float32)})
