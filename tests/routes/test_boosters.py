@@ -211,7 +211,7 @@ def test_values_at_thresholds_go_the_same_way(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", thinned(MODELS, 5))
+@pytest.mark.parametrize("name", thinned(MODELS, 9))
 def test_onnx_answers_as_the_booster_does(name: str, tmp_path: Path) -> None:
     make, load = MODELS[name]
     rows, labels = load()

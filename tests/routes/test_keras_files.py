@@ -139,7 +139,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("function", thinned(CALLS, 8))
+@pytest.mark.parametrize("function", thinned(CALLS, 24))
 def test_functions_of_tensorflow_are_layers(function: str, tmp_path: Path) -> None:
     arguments, want = CALLS[function]
     model = loaded(write(tmp_path / "m.h5", calling(function, **arguments), {}))

@@ -145,7 +145,7 @@ RESIZES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "antialias", "size"), thinned(RESIZES, 6))
+@pytest.mark.parametrize(("method", "antialias", "size"), thinned(RESIZES, 12))
 def test_images_are_resized_as_tensorflow_does_it(
     method: str, antialias: bool, size: tuple[int, int], tmp_path: Path
 ) -> None:

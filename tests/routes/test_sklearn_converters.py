@@ -52,7 +52,7 @@ CHOSEN = (
 )
 
 
-@pytest.mark.parametrize("case", thinned(CHOSEN, 2))
+@pytest.mark.parametrize("case", thinned(CHOSEN, 4))
 def test_an_estimator_is_right_on_real_rows(case: str, tmp_path: Path) -> None:
     source, model = CASES[case]()
     with warnings.catch_warnings():
@@ -90,7 +90,7 @@ VALUES = np.concatenate(
 ).astype(np.float32)[:, None]
 
 
-@pytest.mark.parametrize("name", thinned(sorted(UNARY), 4))
+@pytest.mark.parametrize("name", thinned(sorted(UNARY), 8))
 def test_functions_of_numpy_keep_their_digits(name: str, tmp_path: Path) -> None:
     function = getattr(np, name)
     rows = VALUES
