@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from modelpack.adapters.boosters.trees import float32_not_above
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_signature import Columns, positions_of
-from modelpack.adapters.sklearn_trees import float32_below
 
 # What an estimator hands every call on to, by the attribute that holds it.
 _DELEGATES = {
@@ -89,7 +89,7 @@ def _make_convertible(item: Any) -> None:
     if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
         item.encode = "onehot-dense"
     if hasattr(item, "bin_edges_"):  # x >= edge, for float32 x: see `correct_trees`
-        edges = [-float32_below(-np.asarray(own, np.float64)) for own in item.bin_edges_]
+        edges = [-float32_not_above(-np.asarray(own, np.float64)) for own in item.bin_edges_]
         item.bin_edges_ = np.array([*edges, None], dtype=object)[:-1]
     if type(item).__name__ == "RandomTreesEmbedding":
         item.sparse_output = item.one_hot_encoder_.sparse_output = False

@@ -12,6 +12,7 @@ from modelpack.adapters.sklearn_leaves import rows_in_leaves, trees_of
 from modelpack.adapters.sklearn_loading import children
 from modelpack.adapters.sklearn_signature import (
     ENCODERS,
+    OF_LABELS,
     PRESERVING,
     Columns,
     answers,
@@ -41,7 +42,7 @@ def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> d
         chosen = sorted(map(str, words))[:40]
         texts = [" ".join(chosen[i : i + 4]) for i in range(0, len(chosen), 4)]
         return {specs[0].name: Range(values=(*texts, "an unknown été", ""))}
-    if type(model).__name__ in {"LabelEncoder", "LabelBinarizer"}:
+    if type(model).__name__ in OF_LABELS:
         return {specs[0].name: _category_range(np.asarray(model.classes_), unknown_allowed=False)}
     bounds = _bounds(model, list(range(columns.width)), columns.names)
     if columns.kind == "columns":

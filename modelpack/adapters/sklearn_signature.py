@@ -26,7 +26,7 @@ ENCODERS = {"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}
 _VECTORIZERS = {"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"}
 PRESERVING = {"SimpleImputer", "KNNImputer", "IterativeImputer", "VarianceThreshold"}
 # They take labels, one a row.
-_OF_LABELS = {"LabelEncoder", "LabelBinarizer"}
+OF_LABELS = {"LabelEncoder", "LabelBinarizer"}
 _BATCH = "batch"
 
 
@@ -67,7 +67,7 @@ def columns_of(model: Any) -> Columns:
         names, width = columns_of_booster(model)
     if type(first).__name__ == "IsotonicRegression":
         width = 1
-    if type(model).__name__ in _OF_LABELS:
+    if type(model).__name__ in OF_LABELS:
         return Columns("matrix", (), (0,), (category_dtype(np.asarray(model.classes_)),), 1)
     if width is None:
         raise InputError(
@@ -343,7 +343,7 @@ def answers(model: Any, columns: Columns, arrays: Sequence[Array]) -> list[Array
         InputError: the estimator does not take the data.
     """
     data = data_for(columns, arrays)
-    if type(model).__name__ in _OF_LABELS:
+    if type(model).__name__ in OF_LABELS:
         data = np.ravel(data)
     results = []
     for _, meaning, method, part in roles_of(model):

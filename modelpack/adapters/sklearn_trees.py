@@ -12,6 +12,7 @@ from skl2onnx.operator_converters.common import concatenate_variables
 from sklearn.ensemble._iforest import _average_path_length
 
 from modelpack import onnx_graph
+from modelpack.adapters.boosters.trees import float32_not_above
 from modelpack.adapters.sklearn_leaves import trees_of
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.samples import Array
@@ -89,7 +90,7 @@ def _correct_trees(node: Any, forests: list[_Forest]) -> None:
             continue
         flags = np.where(inner, forest.missing_left[places], 0).astype(int).tolist()
         changed = {
-            "nodes_values": np.where(inner, float32_below(cuts), values).tolist(),
+            "nodes_values": np.where(inner, float32_not_above(cuts), values).tolist(),
             "nodes_missing_value_tracks_true": flags,
         }
         for name, value in changed.items():
@@ -100,12 +101,6 @@ def _correct_trees(node: Any, forests: list[_Forest]) -> None:
         # are converted in order.
         forests.append(forests.pop(index))
         return
-
-
-def float32_below(values: Array) -> Array:
-    """Return the largest float32 that is not above each value."""
-    nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 # --- isolation forests ---------------------------------------------------------------
@@ -168,7 +163,7 @@ def _path_lengths(item: Any) -> dict[str, Any]:
         "nodes_nodeids": nodes.tolist(),
         "nodes_modes": np.where(leaf, "LEAF", "BRANCH_LEQ").tolist(),
         "nodes_featureids": np.where(leaf, 0, np.concatenate(features)).tolist(),
-        "nodes_values": np.where(leaf, 0.0, float32_below(joined("threshold"))).tolist(),
+        "nodes_values": np.where(leaf, 0.0, float32_not_above(joined("threshold"))).tolist(),
         "nodes_missing_value_tracks_true": np.where(leaf, 0, joined("missing_go_to_left")).tolist(),
         "nodes_truenodeids": np.where(leaf, 0, joined("children_left")).tolist(),
         "nodes_falsenodeids": np.where(leaf, 0, joined("children_right")).tolist(),

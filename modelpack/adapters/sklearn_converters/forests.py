@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
+from modelpack.adapters.boosters.trees import float32_not_above
 from modelpack.adapters.sklearn_converters.writer import Writer
 from modelpack.adapters.sklearn_leaves import Tree, trees_of
-from modelpack.adapters.sklearn_trees import float32_below
 from modelpack.samples import Array
 
 
@@ -59,7 +59,7 @@ def _attributes(trees: list[Tree], values: list[Array]) -> dict[str, Array]:
         "nodes_nodeids": ids,
         "nodes_modes": np.where(leaf, b"LEAF", b"BRANCH_LEQ"),
         "nodes_featureids": np.where(leaf, 0, features),
-        "nodes_values": np.where(leaf, 0, float32_below(np.where(leaf, 0, thresholds))),
+        "nodes_values": np.where(leaf, 0, float32_not_above(np.where(leaf, 0, thresholds))),
         "nodes_missing_value_tracks_true": np.where(leaf, 0, missing).astype(np.int64),
         "nodes_truenodeids": np.where(leaf, 0, left),
         "nodes_falsenodeids": np.where(leaf, 0, right),
