@@ -53,6 +53,9 @@ class TensorDiff:
         mismatches: elements outside the tolerance, or unequal where equality is asked.
         ties: decisions that differ where the reference's own is within the tolerance, or
             moved with its last bits: either is right.
+        thresholds: rows of real values that differ by a jump which the reference makes too
+            when last bits change: they lie on a threshold (of a tree, say), and either side
+            is right.
         flips: decisions that changed, ties aside: labels that differ, or rows whose largest
             element along the last axis is at another position.
         top_flips: rows in which the set of the five largest elements changed, ties aside.
@@ -74,6 +77,7 @@ class TensorDiff:
     cosine: float = 1.0
     top_flips: int = 0
     sign_flips: int = 0
+    thresholds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

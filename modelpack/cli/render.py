@@ -105,7 +105,9 @@ def _departure(console: Console, path: str, found: Departure) -> None:
 
 
 def _verdicts(report: ValidationReport) -> Table:
-    table = _table("artifact", "size", "verdict", "max error", "x noise", "flips", "ties")
+    table = _table(
+        "artifact", "size", "verdict", "max error", "x noise", "flips", "ties", "on thresholds"
+    )
     for item in report.artifacts:
         outputs = item.parity.outputs
         noise = item.parity.max_noise
@@ -117,6 +119,7 @@ def _verdicts(report: ValidationReport) -> Table:
             "-" if noise is None else f"{noise:.2g}",
             str(max(diff.flips for diff in outputs)) if outputs else "-",
             str(max(diff.ties for diff in outputs)) if outputs else "-",
+            str(max(diff.thresholds for diff in outputs)) if outputs else "-",
         )
     return table
 

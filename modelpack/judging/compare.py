@@ -268,7 +268,16 @@ class _Compared:
                 item.sign_flips(self._gap(item, allowed))
                 for item, allowed in zip(items, self._allowed, strict=True)
             ),
+            thresholds=self._on_thresholds() if counted else 0,
         )
+
+    def _on_thresholds(self) -> int:
+        if any(item.noise is None for item in self._elements) or self._judgement.explicit:
+            return 0
+        every = joined(self._allowed)
+        usual = float(np.median(every)) if every.size else 0.0
+        pairs = zip(self._elements, self._allowed, strict=True)
+        return sum(item.on_thresholds(allowed, usual) for item, allowed in pairs)
 
     def _gap(self, item: Elements, allowed: Array) -> Array:
         """How close to its alternative a decision is open."""

@@ -12,6 +12,9 @@ from modelpack.samples import Array
 _TOP = 5
 _SIGNIFICANT = 3
 
+# Of an output's scale: what an answer moves by at least, where it jumps.
+_JUMP = 1e-4
+
 
 class Elements:
     """The elements of one output in one case."""
@@ -41,6 +44,17 @@ class Elements:
         spacing = np.maximum(np.abs(self.finite), np.finfo(np.float32).tiny) * 2.0**-23
         ulps = self.error / 2.0 ** np.floor(np.log2(spacing))
         return float(ulps[np.isfinite(ulps)].max(initial=0.0))
+
+    def on_thresholds(self, allowed: Array, usual: float) -> int:
+        """Rows that differ by more than is usual, where the reference's last bits jump too.
+
+        Args:
+            allowed: how far each element may be, of the output's shape.
+            usual: how far one may be where nothing jumps.
+        """
+        least = max(usual, _JUMP * self.scale)
+        jumped = (self.error > least) & (self.error <= allowed)
+        return int(np.count_nonzero(jumped.reshape(len(jumped), -1).any(1))) if jumped.ndim else 0
 
     def sign_flips(self, gap: Array) -> int:
         changed = np.sign(self.finite) * np.sign(np.nan_to_num(self.have)) < 0

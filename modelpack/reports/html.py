@@ -179,7 +179,7 @@ def _compared(parity: ParityReport) -> str:
 
 _COLUMNS = (
     *("output", "elements", "wrong", "max abs", "max rel", "mean rel", "max ulp", "over noise"),
-    *("cosine", "flips", "ties", "top-5 flips", "sign flips"),
+    *("cosine", "flips", "ties", "on thresholds", "top-5 flips", "sign flips"),
 )
 
 
@@ -198,7 +198,8 @@ def _output_row(diff: TensorDiff) -> list[str]:
         _figure(diff.max_ulp),
         "-" if diff.max_noise is None else _figure(diff.max_noise),
         f"{diff.cosine:.9g}",
-        *(str(count) for count in (diff.flips, diff.ties, diff.top_flips, diff.sign_flips)),
+        *(str(count) for count in (diff.flips, diff.ties, diff.thresholds)),
+        *(str(count) for count in (diff.top_flips, diff.sign_flips)),
     ]
 
 

@@ -75,7 +75,8 @@ def _figures(diff: TensorDiff) -> str:
     noise = "" if diff.max_noise is None else f" ({diff.max_noise:.3g} times the noise floor)"
     return (
         f"{diff.mismatches} of {diff.elements} elements differ, max abs {diff.max_abs:.3g}, "
-        f"max rel {diff.max_rel:.3g}{noise}, {diff.flips} flips, {diff.ties} ties"
+        f"max rel {diff.max_rel:.3g}{noise}, {diff.flips} flips, {diff.ties} ties, "
+        f"{diff.thresholds} rows on thresholds"
     )
 
 

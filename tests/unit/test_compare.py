@@ -327,6 +327,23 @@ def test_a_tie_excuses_only_its_own_row() -> None:
     assert (report.outputs[0].ties, report.outputs[0].mismatches) == (1, 1)
 
 
+def test_rows_that_jump_as_the_reference_does_are_counted_apart_from_errors() -> None:
+    """Row 1 lies on a threshold and came out on the other side, row 3 lies on one and did not."""
+    it = outputs(TensorSpec("y", DType.FLOAT32, ("n", 2)))
+    want = np.arange(200, dtype=np.float32).reshape(100, 2)
+    noise = np.full((100, 2), 1e-5)
+    noise[1, 0] = noise[3] = 4.0
+    have = want + np.float32(1e-5)
+    have[1, 0] += 4.0
+    case = [{"y": want}], [{"y": have}]
+    report = compare(it, *case, EXACT_ENOUGH, noise=[{"y": noise}])
+    assert report
+    assert (report.outputs[0].thresholds, report.outputs[0].mismatches) == (1, 0)
+    have[2, 0] += 4.0
+    report = compare(it, *case, EXACT_ENOUGH, noise=[{"y": noise}])
+    assert (report.outputs[0].thresholds, report.outputs[0].mismatches) == (1, 1)
+
+
 def test_a_binary_decision_value_is_tied_at_zero() -> None:
     it = outputs(
         TensorSpec("label", DType.INT64, ("n",), meaning=Meaning.LABEL),
