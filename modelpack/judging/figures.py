@@ -54,7 +54,7 @@ class Elements:
         """
         least = max(usual, _JUMP * self.scale)
         jumped = (self.error > least) & (self.error <= allowed)
-        return int(np.count_nonzero(jumped.reshape(len(jumped), -1).any(1))) if jumped.ndim else 0
+        return int(np.count_nonzero(jumped.any(tuple(range(1, jumped.ndim))))) if jumped.ndim else 0
 
     def sign_flips(self, gap: Array) -> int:
         changed = np.sign(self.finite) * np.sign(np.nan_to_num(self.have)) < 0
