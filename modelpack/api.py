@@ -341,7 +341,7 @@ def _save_torch(model: Any, directory: Path, options: _convert.ConvertOptions) -
     if isinstance(model, torch.jit.ScriptModule):
         torch.jit.save(model, path.with_suffix(".pt"))
         return path.with_suffix(".pt")
-    from modelpack.adapters.torch import save_program
+    from modelpack.adapters.torch_exporting import save_program
 
     if not options.inputs:
         raise InputError(

@@ -8,7 +8,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from modelpack.adapters.keras import answer, layers_of, loaded_from
+from modelpack.adapters.keras_calling import answer, layers_of
+from modelpack.adapters.keras_loading import loaded_from
 from modelpack.artifact import ModelRef
 from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.samples import read_cases

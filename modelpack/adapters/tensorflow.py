@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelpack.adapters import checking
+from modelpack.adapters.tensorflow_alone import tf
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, first_line
@@ -164,8 +165,6 @@ def _nudged(function: Any, seed: int) -> Iterator[None]:
 
 
 def _flip(function: Any, seed: int) -> None:
-    import tensorflow as tf
-
     handles = [tensor for tensor in function.captured_inputs if tensor.dtype is tf.resource]
     for index, handle in enumerate(handles if seed else ()):
         shaped = handle._handle_data  # no table has one
@@ -225,7 +224,6 @@ def traced(function: Any, names: Names, signature: Signature) -> Any:
         a ``tf.function``. Argument ``i`` is called ``arg_<i>``: TensorFlow allows fewer
         characters in names than signatures do. Results are a list, in signature order.
     """
-    import tensorflow as tf
 
     def serve(*flat: Any) -> list[Any]:
         feed = {
@@ -241,8 +239,6 @@ def traced(function: Any, names: Names, signature: Signature) -> Any:
 
 def tensor_spec(spec: TensorSpec, name: str) -> Any:
     """The ``tf.TensorSpec`` of a spec, with every dynamic dimension unknown."""
-    import tensorflow as tf
-
     shape = None
     if spec.shape is not None:
         shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
@@ -293,8 +289,6 @@ def _stamp(ref: ModelRef) -> tuple[ModelRef, int]:
 @lru_cache(maxsize=1)
 def _load_at(ref: ModelRef, changed: int) -> Loaded:
     _read_proto_at(ref, changed)
-    import tensorflow as tf
-
     # TensorFlow refuses once it has started, which it can only have done with these values.
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -388,8 +382,6 @@ def _spec(name: str, spec: Any, dim_prefix: str, has_batch: bool = True) -> Tens
 
 def _weights(ref: ModelRef) -> list[tuple[str, int]]:
     """Dtype and size of each weight of the checkpoint."""
-    import tensorflow as tf
-
     path = ref.path / "variables" / "variables"
     if not path.with_suffix(".index").exists():
         return []
@@ -416,8 +408,6 @@ _ARITHMETIC = ("MatMul", "BatchMatMul", "Conv", "DepthwiseConv", "Einsum", "Mul"
 
 def _coarse_arithmetic(ref: ModelRef) -> str:
     """The coarsest dtype that the graph computes in; empty for float32 and finer."""
-    import tensorflow as tf
-
     types = {
         tf.as_dtype(node.attr["T"].type).name
         for node in _serving_nodes(_read_proto(ref).meta_graphs[0])
@@ -499,8 +489,6 @@ def _called(nodes: Iterable[Any]) -> set[str]:
 
 
 def _answer(function: Any, names: Names, signature: Signature, feed: Case) -> Case:
-    import tensorflow as tf
-
     missing = [spec.name for spec in signature.inputs if spec.name not in feed]
     if missing:
         raise InputError(f"the samples have no input '{missing[0]}'")

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modelpack.adapters.torch import callable_for
+from modelpack.adapters.torch_calling import callable_for
 from modelpack.adapters.torch_loading import load
 from modelpack.adapters.torch_signature import to_array, to_tensor
 from modelpack.artifact import ModelRef

@@ -25,7 +25,7 @@ def drawn(*shape: int) -> Any:
 
 
 def loaded(path: Path) -> Any:
-    from modelpack.adapters.keras import loaded_from
+    from modelpack.adapters.keras_loading import loaded_from
     from modelpack.sources import Request, locate
 
     return loaded_from(locate(Request(str(path)))).model

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modelpack.adapters.torch import describe, save_program, to_onnx
+from modelpack.adapters.torch import describe, to_onnx
+from modelpack.adapters.torch_exporting import save_program
 from modelpack.adapters.torch_loading import without_compilation
 from modelpack.adapters.torch_weights import apply_weights
 from modelpack.adapters.torch_wide import widen
