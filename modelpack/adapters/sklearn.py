@@ -20,7 +20,6 @@ from modelpack.adapters.sklearn_onnx import (
     OPSET,
     bind,
     convert,
-    correct_locale,
     settle_opset,
 )
 from modelpack.adapters.sklearn_ranges import (
@@ -198,7 +197,6 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         model = convert(estimator, *_as_fitted(columns, signature), options.opset)
         if is_split(columns):
             split_input(model, signature)
-        correct_locale(model)
         correct_trees(model, estimator)
         onnx_graph.scrub(model)
         attach_first_trees(model)

@@ -38,8 +38,6 @@ from modelpack.adapters.sklearn_refusals import (
     QUANTILES,
     final_step,
     refuse_unsupported,
-    token_expression,
-    vectorizers,
 )
 from modelpack.adapters.sklearn_signature import Columns, first_step
 from modelpack.adapters.sklearn_trees import add_isolation_forest
@@ -227,8 +225,6 @@ def _options(model: Any, final_option: dict[str, bool]) -> dict[int, dict[str, A
     final = final_step(model)
     if final_option and hasattr(final, "classes_"):
         options[id(final)] = dict(final_option)
-    for item in vectorizers(model):
-        options[id(item)] = {"tokenexp": token_expression(item)}
     return options
 
 
@@ -301,17 +297,6 @@ def settle_opset(model: Any, wanted: int) -> None:
 
 
 # --- after the conversion ------------------------------------------------------------
-
-
-def correct_locale(model: Any) -> None:
-    """Let lowercasing use a locale that every machine has, and that knows all letters."""
-    for graph in onnx_graph.graphs(model.graph):
-        for node in graph.node:
-            if node.op_type == "StringNormalizer":
-                stale = [item for item in node.attribute if item.name == "locale"]
-                for attribute in stale:
-                    node.attribute.remove(attribute)
-                node.attribute.append(onnx.helper.make_attribute("locale", "C.UTF-8"))
 
 
 def rename_values(model: Any, names: dict[str, str]) -> None:

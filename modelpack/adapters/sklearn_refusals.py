@@ -8,13 +8,12 @@ from skl2onnx._supported_operators import sklearn_operator_name_map
 
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.reading import problem as booster_problem
+from modelpack.adapters.sklearn_converters.text import vectorizers
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import first_step
+from modelpack.adapters.sklearn_signature import OF_TEXT, first_step
 from modelpack.errors import UnsupportedOpsError
 
 QUANTILES = "QuantileTransformer"
-_DEFAULT_TOKENS = {r"(?u)\b\w\w+\b": 2, r"(?u)\b\w+\b": 1}
-_VECTORIZERS = {"CountVectorizer", "TfidfVectorizer"}
 
 # Estimators that convert, but whose ONNX file does not run or answers something else.
 _REFUSED = {
@@ -83,32 +82,6 @@ def _problem(item: Any) -> str:
         return f"skl2onnx does not know this class of {root}"
     if getattr(item, "add_indicator", False):
         return "the indicator of missing values (add_indicator) comes out wrong"
-    if name in {*_VECTORIZERS, "TfidfTransformer"}:
-        return _vectorizer_problem(item)
+    if name in OF_TEXT:
+        return vectorizers.problem(item)
     return "" if type(item) in sklearn_operator_name_map else "skl2onnx does not know it"
-
-
-def _vectorizer_problem(item: Any) -> str:
-    if getattr(item, "sublinear_tf", False):
-        return "sublinear_tf is computed as log(1 + tf), not 1 + log(tf)"
-    if type(item).__name__ == "TfidfTransformer":
-        return ""
-    if item.stop_words and item.ngram_range[1] > 1:
-        return "stop words together with n-grams come out wrong"
-    if item.analyzer != "word":
-        return f"the analyzer {item.analyzer!r} comes out wrong"
-    if item.strip_accents or item.preprocessor or item.tokenizer:
-        return "its own preprocessing or tokenizing is not converted"
-    if item.token_pattern not in _DEFAULT_TOKENS:
-        return f"the token pattern {item.token_pattern!r} has no counterpart"
-    return ""
-
-
-def token_expression(item: Any) -> str:
-    """Return the vectorizer's token pattern in the syntax of ONNX Runtime's Tokenizer."""
-    return rf"[\p{{L}}\p{{N}}_]{{{_DEFAULT_TOKENS[item.token_pattern]},}}"
-
-
-def vectorizers(model: Any) -> list[Any]:
-    """Return the text vectorizers inside of an estimator."""
-    return [item for _, item in walk(model) if type(item).__name__ in _VECTORIZERS]

@@ -23,7 +23,8 @@ from modelpack.signature import DType, Meaning, Signature, TensorSpec
 from modelpack.steps import Range
 
 ENCODERS = {"OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}
-_VECTORIZERS = {"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"}
+# They take texts, one a row.
+OF_TEXT = {"CountVectorizer", "TfidfVectorizer", "HashingVectorizer"}
 PRESERVING = {"SimpleImputer", "KNNImputer", "IterativeImputer", "VarianceThreshold"}
 # They take labels, one a row.
 OF_LABELS = {"LabelEncoder", "LabelBinarizer"}
@@ -59,7 +60,7 @@ def columns_of(model: Any) -> Columns:
         InputError: the estimator does not tell them.
     """
     first = first_step(model)
-    if type(first).__name__ in _VECTORIZERS:
+    if type(first).__name__ in OF_TEXT:
         return Columns("text", (), (), (DType.STRING,), 1)
     names = tuple(map(str, getattr(model, "feature_names_in_", ())))
     width = getattr(model, "n_features_in_", None)
@@ -183,7 +184,7 @@ def _dtypes(model: Any, positions: Iterable[int], names: tuple[str, ...]) -> dic
             index: category_dtype(values)
             for index, values in zip(where, model.categories_, strict=True)
         }
-    if name in _VECTORIZERS:
+    if name in OF_TEXT:
         return dict.fromkeys(where, DType.STRING)
     if name == "CategoricalNB":
         return dict.fromkeys(where, DType.INT64)

@@ -69,7 +69,7 @@ def test_concat_broadcasts() -> None:
 )
 @pytest.mark.parametrize("rank", [1, 2])
 def test_tokenizer(attributes: dict[str, Any], rank: int) -> None:
-    x = _texts("one two,three. ", "ähm a.b  cc", "", "\n4.")
+    x = _texts("one two,three. ", "ähm a.b  cc", "", "\n4.\uffffbb\ufffe c")
     x = x if rank == 1 else x.reshape(2, 2)
     settings = {"mark": 0, "mincharnum": 1, "pad_value": "#", **attributes}
     model = node_model("Tokenizer", [x], domain="com.microsoft", opset=1, **settings)
@@ -92,6 +92,18 @@ def test_tokens_whose_longest_match_is_not_the_first(pattern: str) -> None:
     )
     with pytest.raises(UnsupportedOpsError):
         check(model, targets=("savedmodel",), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_hashes(positive: int, seed: int) -> None:
+    x = _texts("", "a", "ab", "abc", "abcd", "ähm 東京", "\U0001f600" * 9, "x" * 101).reshape(2, 4)
+    model = node_model(
+        "MurmurHash3", [x], domain="com.microsoft", opset=1, positive=positive, seed=seed
+    )
+    kind = TensorProto.UINT32 if positive else TensorProto.INT32
+    model.graph.output[0].type.tensor_type.elem_type = kind
+    check(model, [x], [x[:1, :1]], [x[:, :0]], targets=("savedmodel",), rtol=0, atol=0)
 
 
 POOL = {

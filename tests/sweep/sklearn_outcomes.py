@@ -24,15 +24,12 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(
         ("DictVectorizer", "FeatureHasher", "MultiLabelBinarizer", "PatchExtractor"), _NO_TENSOR
     ),
-    "HashingVectorizer": "ONNX has no hash of words",
     "KNNImputer": _EQUALLY_NEAR,
     "KNeighborsTransformer": _EQUALLY_NEAR,
 }
 
 # Combinations that are refused.
 REFUSED_PIPELINES = {
-    "tf-idf, sublinear bigrams",
-    "counts, chars",
     "quantiles of columns",
     "strings, imputed",
     "clusters, logistic",
@@ -50,7 +47,7 @@ INEXACT = {
 
 # Ops by target that have no form in it: a model with one must be refused, by its name.
 WITHOUT_FORM: dict[str, set[str]] = {"savedmodel": set(), "tflite": {"Tokenizer"}}
-_WITH_TOKENS = {"CountVectorizer", "TfidfVectorizer"}
+_WITH_TOKENS = {"CountVectorizer", "HashingVectorizer", "TfidfVectorizer"}
 
 # What float32 is too narrow for. In TFLite that is what ONNX Runtime computes in float64: large
 # sums lose digits, and values next to a threshold or a quantile, or equally near neighbours,

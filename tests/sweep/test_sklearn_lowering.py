@@ -16,6 +16,7 @@ import onnx
 import pytest
 
 from fixtures.inline import InlinePool
+from modelpack import onnx_graph
 from modelpack.adapters import sklearn as sklearn_adapter
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
@@ -85,7 +86,7 @@ def test_an_estimator_is_lowered_right(case: str, target: str, tmp_path: Path) -
             run_cases(InlinePool(tmp_path), model, cases)[0] for model in (made, estimator)
         ]
     model = onnx.load(made.path)
-    without = WITHOUT_FORM[target] & {node.op_type for node in model.graph.node}
+    without = WITHOUT_FORM[target] & {node.op_type for node in onnx_graph.nodes(model)}
     if without:
         with pytest.raises(UnsupportedOpsError, match=without.pop()):
             RUNNERS[target](model, tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 from skl2onnx import update_registered_converter
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common._registration import RegisteredConverter, _converter_pool
-from skl2onnx.common.data_types import Int64TensorType, StringTensorType
+from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
 from sklearn.base import ClassifierMixin, is_classifier, is_outlier_detector
 from sklearn.feature_selection import RFE
 
@@ -27,8 +27,10 @@ from modelpack.adapters.sklearn_converters import (
     projections,
     steps,
 )
+from modelpack.adapters.sklearn_converters.text import vectorizers
 from modelpack.adapters.sklearn_converters.writer import Writer
 from modelpack.adapters.sklearn_loading import walk
+from modelpack.adapters.sklearn_signature import OF_TEXT
 from modelpack.errors import UnsupportedOpsError
 
 _Convert: TypeAlias = Callable[[Any, Any, Any], None]
@@ -41,6 +43,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "BisectingKMeans": clusters.bisecting_k_means,
     "CCA": projections.partial_least_squares,
     "ClassifierChain": composed.classifier_chain,
+    "CountVectorizer": vectorizers.counts,
     "DictionaryLearning": iterative.sparse_code,
     "DummyClassifier": composed.dummy_classifier,
     "DummyRegressor": composed.dummy_regressor,
@@ -51,6 +54,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "FixedThresholdClassifier": composed.threshold,
     "FunctionTransformer": composed.function,
     "GaussianProcessClassifier": processes.classifier,
+    "HashingVectorizer": vectorizers.hashes,
     "Isomap": manifolds.isomap,
     "IsotonicRegression": steps.isotonic_regression,
     "IterativeImputer": iterative.iterative_imputer,
@@ -89,6 +93,8 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "SparsePCA": projections.sparse_pca,
     "SparseRandomProjection": projections.random_projection,
     "SplineTransformer": steps.splines,
+    "TfidfTransformer": vectorizers.weights,
+    "TfidfVectorizer": vectorizers.weighted_counts,
     "TransformedTargetRegressor": composed.transformed_target,
     "TunedThresholdClassifierCV": composed.threshold,
 }
@@ -160,7 +166,7 @@ def _register(kind: Any) -> None:
         update_registered_converter(
             kind,
             f"Modelpack{name}",
-            _shapes,
+            _shapes_of_text if name in OF_TEXT else _shapes,
             _function(CONVERTERS[name]),
             options=_OPTIONS if issubclass(kind, ClassifierMixin | RFE) else None,
             parser=_PARSERS.get(name),
@@ -195,6 +201,12 @@ def _function(converter: Callable[[Writer], None]) -> Callable[[Any, Any, Any], 
             ) from error
 
     return convert
+
+
+def _shapes_of_text(operator: Any) -> None:
+    item, rows = operator.raw_operator, operator.inputs[0].get_first_dimension()
+    width = getattr(item, "n_features", None) or _width(item)
+    operator.outputs[0].type = FloatTensorType([rows, width])
 
 
 def _shapes(operator: Any) -> None:

@@ -112,6 +112,29 @@ class Writer:
         self._scope, self._operator, self._container = scope, operator, container
         self.item = operator.raw_operator
 
+    def into(self, container: Any) -> Writer:
+        """A writer of the same estimator whose nodes another container takes."""
+        return Writer(self._scope, self._operator, container)
+
+    def name(self, stem: str) -> str:
+        """A new name of a tensor."""
+        return str(self._scope.get_unique_variable_name(stem))
+
+    @property
+    def target_opset(self) -> int:
+        """The version of ONNX's ops that is written."""
+        return int(self._container.target_opset)
+
+    def require(self, versions: Mapping[str, int]) -> None:
+        """Declare ops that a subgraph has: the target's of ONNX, and those of other domains."""
+        pairs = {("", self.target_opset), *versions.items()}
+        self._container.node_domain_version_pair_sets.update(pairs)
+
+    def texts(self) -> str:
+        """All elements of the input, which are strings, as a vector."""
+        source = concatenate_variables(self._scope, self._operator.inputs, self._container)
+        return self.flat(source)
+
     def rows(self, dtype: str = "float64") -> str:
         """All columns of the input as one matrix."""
         source = concatenate_variables(self._scope, self._operator.inputs, self._container)

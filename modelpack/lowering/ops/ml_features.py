@@ -14,6 +14,7 @@ from modelpack.lowering.layout import elementwise
 from modelpack.lowering.moving import gathered
 from modelpack.lowering.ops import ml_scores
 from modelpack.lowering.registry import lowers
+from modelpack.lowering.searching import searched
 from modelpack.lowering.value import Array, Value
 
 _DOMAIN = "ai.onnx.ml"
@@ -240,6 +241,8 @@ def _mapped(ctx: Context, x: Value, keys: Array, values: Array, default: Any) ->
         values = values.astype(np.float32)
     table = np.append(values[:0], [default]).astype(values.dtype)
     table = np.concatenate([table, values])
+    if x.dtype == tf.string and not ctx.builtin_only:
+        return tf.gather(ctx.constant(table).tensor, searched(keys, x.tensor))
     position = np.arange(1, len(table), dtype=np.int32)
     found = tf.reduce_sum(tf.cast(_equals(x.tensor, keys), tf.int32) * position, -1)
     return tf.gather(ctx.constant(table).tensor, found)

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from modelpack.lowering.context import Context
 from modelpack.lowering.registry import lowers
+from modelpack.lowering.searching import searched
 from modelpack.lowering.value import Array, Value
 
 _MODES = ("TF", "IDF", "TFIDF")
@@ -39,7 +40,7 @@ def tf_idf_vectorizer(
     if mode not in _MODES:
         raise ctx.refuse(f"mode '{mode}' is none of {', '.join(_MODES)}")
     pool = _Pool.of(pool_strings or pool_int64s or (), ngram_counts, ngram_indexes)
-    look_up = _compared if ctx.builtin_only else _searched
+    look_up = _compared if ctx.builtin_only else searched
     rows = x.tensor if x.rank == 2 else tf.expand_dims(x.tensor, 0)
     rows = rows if pool_strings else tf.cast(rows, tf.int64)
     numbers = look_up(pool.tokens, rows)
@@ -112,29 +113,8 @@ def _columns(
     return tf.gather(tf.constant(table), found)
 
 
-def _searched(keys: Array, values: Any) -> Any:
-    """1 + the place of each value in an array of distinct keys; 0 if it is not there."""
-    texts = keys.dtype.kind == "O"
-    table = tf.constant(keys, tf.string if texts else tf.int64)
-    sorted_by, wanted = table, values
-    if texts:
-        # A text is looked for by its hash, and then compared.
-        sorted_by, wanted = _hashed(table), _hashed(values)
-    order = tf.argsort(sorted_by)
-    flat = tf.reshape(wanted, [-1])
-    place = tf.searchsorted(tf.gather(sorted_by, order), flat)
-    place = tf.gather(order, tf.minimum(place, len(keys) - 1))
-    same = tf.equal(tf.gather(table, place), tf.reshape(values, [-1]))
-    number = tf.where(same, place + 1, tf.zeros_like(place))
-    return tf.cast(tf.reshape(number, tf.shape(values)), tf.int64)
-
-
-def _hashed(texts: Any) -> Any:
-    return tf.strings.to_hash_bucket_fast(texts, 2**63 - 1)
-
-
 def _compared(keys: Array, values: Any) -> Any:
-    """As `_searched`, by comparing with every key: built-in ops neither sort nor hash."""
+    """As `searched`, by comparing with every key: built-in ops neither sort nor hash."""
     table = tf.constant(keys, tf.string if keys.dtype.kind == "O" else tf.int64)
     same = tf.equal(tf.expand_dims(values, -1), tf.reshape(table, [1, 1, -1]))
     places = tf.cast(same, tf.float32) * np.arange(1, len(keys) + 1, dtype=np.float32)

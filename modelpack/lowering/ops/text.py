@@ -13,8 +13,8 @@ from modelpack.lowering.context import Context
 from modelpack.lowering.registry import MICROSOFT, lowers
 from modelpack.lowering.value import Value
 
-# Noncharacters, which no text has: they mark where tokens begin and end.
-_BEGIN, _END = "\ufffe", "\uffff"
+# Bytes that UTF-8 never has: they mark where tokens begin and end.
+_BEGIN, _END = b"\xfe", b"\xff"
 
 # Languages whose letters change their case by rules of their own.
 _OWN_CASE_RULES = frozenset({"az", "el", "lt", "tr"})
@@ -152,7 +152,12 @@ def _ambiguous(pattern: str) -> bool:
 
 def _matches(texts: Any, pattern: str) -> Any:
     """What a regular expression matches in each text, as ragged rows; '' among it."""
-    marked = tf.strings.regex_replace(texts, f"(?s:{pattern})", rf"{_BEGIN}\0{_END}")
-    pieces = tf.strings.split(marked, _BEGIN)
-    between = f"(?s)^[^{_END}]*$|{_END}.*"
-    return tf.ragged.map_flat_values(tf.strings.regex_replace, pieces, between, "")
+    marked = tf.strings.regex_replace(texts, f"(?s:{pattern})", _BEGIN + rb"\0" + _END)
+    return tf.ragged.map_flat_values(_matched, tf.strings.split(marked, _BEGIN))
+
+
+def _matched(pieces: Any) -> Any:
+    """What is before the end mark; '' of a piece that has none."""
+    halves = tf.strings.split(pieces, _END, maxsplit=1).to_tensor("", shape=[None, 2])
+    ended = tf.strings.length(halves[:, 0]) < tf.strings.length(pieces)
+    return tf.where(ended, halves[:, 0], "")
