@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from modelpack.adapters.boosters.trees import float32_not_above
+from modelpack.adapters.sklearn_converters.imputers import joined_steps
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_signature import Columns, positions_of
 
@@ -55,10 +56,11 @@ def _unwrapped(item: Any, asked: bool) -> Any:
         return Pipeline([("select", item), ("estimator", _unwrapped(item.estimator_, asked))])
     if hasattr(item, "steps"):
         last = len(item.steps) - 1
-        item.steps = [
+        steps = [
             (key, _unwrapped(step, asked and index == last))
             for index, (key, step) in enumerate(item.steps)
         ]
+        item.steps = joined_steps(steps)
     if hasattr(item, "transformers_"):
         item.transformers_ = [
             (k, _unwrapped(step, False), own) for k, step, own in item.transformers_

@@ -25,21 +25,35 @@ from skl2onnx.common.data_types import (
     guess_proto_type,
 )
 from skl2onnx.operator_converters.common import concatenate_variables
-from sklearn.ensemble import IsolationForest
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    IsolationForest,
+)
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    RobustScaler,
+    StandardScaler,
+    TargetEncoder,
+)
 
 from modelpack import onnx_graph
 from modelpack.adapters import sklearn_forms as forms
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.converting import register as register_booster
+from modelpack.adapters.sklearn_converters.imputers import ImputedEncoder
 from modelpack.adapters.sklearn_converters.registering import register
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
     QUANTILES,
-    final_step,
     refuse_unsupported,
 )
-from modelpack.adapters.sklearn_signature import Columns, first_step
+from modelpack.adapters.sklearn_signature import Columns, final_step, first_step
 from modelpack.adapters.sklearn_trees import add_isolation_forest
 from modelpack.errors import ConversionError, UnsupportedOpsError, first_line
 from modelpack.samples import Array
@@ -78,6 +92,12 @@ _WIDE = {
     *("KNeighborsClassifier", "KNeighborsRegressor"),
 }
 _SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
+# Those that are given columns of several types as they are; others get one matrix.
+_OF_SEVERAL_TYPES = (
+    *(ColumnTransformer, HistGradientBoostingClassifier, HistGradientBoostingRegressor),
+    *(ImputedEncoder, MissingIndicator, OneHotEncoder, OrdinalEncoder, SimpleImputer),
+    TargetEncoder,
+)
 # A name that no estimator's own tensors have.
 _INNER = "inner_"
 
@@ -246,6 +266,7 @@ def _patched() -> Iterator[None]:
         # It looks through every tree of a forest, for options of pipelines that none has here.
         mock.patch("skl2onnx._parse._process_options", _same_options),
         mock.patch.object(sys.modules["skl2onnx.convert"], "_process_options", _same_options),
+        mock.patch("skl2onnx._parse.do_not_merge_columns", _OF_SEVERAL_TYPES),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -13,14 +13,16 @@ from modelpack.adapters.sklearn_loading import children
 from modelpack.adapters.sklearn_signature import (
     ENCODERS,
     OF_LABELS,
-    PRESERVING,
     Columns,
     answers,
+    categories_of_histograms,
     category_dtype,
-    first_step,
     positions_of,
     sample,
+    steps_on,
+    takes_text,
 )
+from modelpack.adapters.sklearn_texts import probes
 from modelpack.errors import InputError
 from modelpack.samples import Array
 from modelpack.signature import DType, TensorSpec
@@ -38,10 +40,7 @@ _ROWS = 16
 def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> dict[str, Range]:
     """Return the values that the inputs usually take, from what the steps learned."""
     if columns.kind == "text":
-        words = getattr(first_step(model), "vocabulary_", None) or {"text": 0}
-        chosen = sorted(map(str, words))[:40]
-        texts = [" ".join(chosen[i : i + 4]) for i in range(0, len(chosen), 4)]
-        return {specs[0].name: Range(values=(*texts, "an unknown été", ""))}
+        return {specs[0].name: Range(values=probes(model))}
     if type(model).__name__ in OF_LABELS:
         return {specs[0].name: _category_range(np.asarray(model.classes_), unknown_allowed=False)}
     bounds = _bounds(model, list(range(columns.width)), columns.names)
@@ -108,10 +107,8 @@ def _bounds(model: Any, where: list[int], names: tuple[str, ...]) -> dict[int, R
             found = {**_bounds(step, chosen, ()), **found}
         return found
     if hasattr(model, "steps"):
-        for _, step in model.steps:
+        for step in steps_on(model, len(where)):
             found = {**_bounds(step, where, names), **found}
-            if type(step).__name__ not in PRESERVING:
-                break
         return found
     if name in ENCODERS:
         known = getattr(model, "handle_unknown", "ignore") != "error"
@@ -119,6 +116,10 @@ def _bounds(model: Any, where: list[int], names: tuple[str, ...]) -> dict[int, R
             index: _category_range(values, known)
             for index, values in zip(where, model.categories_, strict=True)
         }
+    if name.startswith("HistGradientBoosting") and model.is_categorical_ is not None:
+        return _of_histograms(model, where)
+    if takes_text(model):
+        return {where[0]: Range(values=probes(model))}
     limits = _limits(model, len(where))
     if limits is not None:
         return {
@@ -132,9 +133,27 @@ def _bounds(model: Any, where: list[int], names: tuple[str, ...]) -> dict[int, R
     return {}
 
 
+def _of_histograms(model: Any, where: list[int]) -> dict[int, Range]:
+    """Of histogram boosting that takes categories, whose columns come first inside of it."""
+    categories = categories_of_histograms(model)
+    columns = range(len(where))
+    order = sorted(columns, key=lambda column: categories[column] is None)
+    cuts = [
+        (np.full(len(own), column), np.asarray(own))
+        for column, own in zip(order, model._bin_mapper.bin_thresholds_, strict=True)
+    ]
+    low, high = _spread(cuts, len(where))
+    return {
+        where[column]: Range((float(low[column]),), (float(high[column]),))
+        if values is None
+        else _category_range(values, unknown_allowed=True)
+        for column, values in enumerate(categories)
+    }
+
+
 def _category_range(values: Array, unknown_allowed: bool) -> Range:
     if category_dtype(values) is DType.STRING:
-        words = [value for value in values if isinstance(value, str)]
+        words = [str(value) for value in values]  # a missing one too
         return Range(values=(*words, *(("an unknown value",) if unknown_allowed else ())))
     numbers = [float(value) for value in values if not pd.isna(value)]
     if not numbers:

@@ -64,13 +64,6 @@ def outline(model: Any) -> str:
     return f"{type(model).__name__} of " + ", ".join(outline(step) for _, step in model.steps)
 
 
-def final_step(model: Any) -> Any:
-    """Return the last step of a pipeline; an estimator that is no pipeline itself."""
-    while hasattr(model, "steps"):
-        model = model.steps[-1][1]
-    return model
-
-
 def _problem(item: Any) -> str:
     name = type(item).__name__
     if name in _REFUSED:
@@ -78,10 +71,8 @@ def _problem(item: Any) -> str:
     if is_booster(item):
         return booster_problem(item)
     root = type(item).__module__.partition(".")[0]
-    if root != "sklearn":
+    if root not in {"sklearn", "modelpack"}:  # of ours, see sklearn_forms
         return f"skl2onnx does not know this class of {root}"
-    if getattr(item, "add_indicator", False):
-        return "the indicator of missing values (add_indicator) comes out wrong"
     if name in OF_TEXT:
         return vectorizers.problem(item)
     return "" if type(item) in sklearn_operator_name_map else "skl2onnx does not know it"

@@ -7,8 +7,8 @@ are taken from the categories that encoders learned, and are float32 otherwise.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,8 @@ class Columns:
         positions: which columns of the fitted data the inputs are, for ``columns``.
         dtypes: element type of each column.
         width: number of columns of the fitted data.
+        missing: what stands for a missing value in columns of objects, by position. As an
+            input it is NaN, or of text what Python prints for it: nan, None.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Columns:
     positions: tuple[int, ...]
     dtypes: tuple[DType, ...]
     width: int
+    missing: dict[int, Any] = field(default_factory=dict)
 
 
 # --- inputs --------------------------------------------------------------------------
@@ -60,7 +63,7 @@ def columns_of(model: Any) -> Columns:
         InputError: the estimator does not tell them.
     """
     first = first_step(model)
-    if type(first).__name__ in OF_TEXT:
+    if takes_text(first):
         return Columns("text", (), (), (DType.STRING,), 1)
     names = tuple(map(str, getattr(model, "feature_names_in_", ())))
     width = getattr(model, "n_features_in_", None)
@@ -75,12 +78,23 @@ def columns_of(model: Any) -> Columns:
             f"the {type(model).__name__} does not tell how many columns it takes",
             hint="describe its input, for example --input 'X:float32[batch,4]'",
         )
-    known = _dtypes(model, range(width), names)
+    _refuse_hidden_text(model, first)
+    known = _of_columns(_dtypes, model, range(width), names)
     dtypes = tuple(known.get(index, DType.FLOAT32) for index in range(width))
-    if len(set(dtypes)) == 1:
-        return Columns("matrix", names, tuple(range(width)), dtypes, width)
+    missing = _of_columns(_missing, model, range(width), names)
+    mixed = len(set(dtypes)) > 1
+    if not mixed and not (dtypes[0] is DType.STRING and _share_nothing(model, names, width)):
+        return Columns("matrix", names, tuple(range(width)), dtypes, width, missing)
     used = _used(first, width, names)
-    return Columns("columns", names, used, tuple(dtypes[index] for index in used), width)
+    return Columns("columns", names, used, tuple(dtypes[i] for i in used), width, missing)
+
+
+def takes_text(step: Any) -> bool:
+    """Whether a step is a text vectorizer, or all steps that stand side by side in it are."""
+    if type(step).__name__ != "FeatureUnion":
+        return type(step).__name__ in OF_TEXT
+    parts = [part for _, part in step.transformer_list if part != "drop"]
+    return bool(parts) and all(takes_text(first_step(part)) for part in parts)
 
 
 def input_specs(columns: Columns) -> tuple[TensorSpec, ...]:
@@ -121,6 +135,22 @@ def first_step(model: Any) -> Any:
     return model
 
 
+def final_step(model: Any) -> Any:
+    """Return the last step of a pipeline; an estimator that is no pipeline itself."""
+    while hasattr(model, "steps"):
+        model = model.steps[-1][1]
+    return model
+
+
+def has_several_labels(model: Any) -> bool:
+    """Whether a fitted classifier, or the last step of a pipeline, has several labels a row."""
+    last = final_step(model)
+    if isinstance(getattr(last, "classes_", None), list):
+        return True
+    binarizer = getattr(last, "label_binarizer_", getattr(last, "_label_binarizer", None))
+    return str(getattr(binarizer, "y_type_", "")).startswith("multilabel")
+
+
 def _used(first: Any, width: int, names: tuple[str, ...]) -> tuple[int, ...]:
     """Columns that are read. Positions shift without the others, so those stay then."""
     if not hasattr(first, "transformers_") or not names:
@@ -157,40 +187,138 @@ def positions_of(selection: Any, width: int, names: tuple[str, ...]) -> list[int
     ]
 
 
-def _dtypes(model: Any, positions: Iterable[int], names: tuple[str, ...]) -> dict[int, DType]:
-    """Types of the columns at these positions, as far as fitted steps betray them."""
+def _of_columns(
+    told: Callable[[Any], list[Any] | None],
+    model: Any,
+    positions: Iterable[int],
+    names: tuple[str, ...],
+) -> dict[int, Any]:
+    """What fitted steps betray of the columns at these positions.
+
+    Args:
+        told: what one step does of each of its columns; None in it or for it is nothing.
+        model: a fitted estimator.
+        positions: of the columns that it is given.
+        names: of these, if they have names.
+    """
     where = list(positions)
-    name = type(model).__name__
+    found: dict[int, Any] = {}
     if hasattr(model, "transformers_"):
-        found: dict[int, DType] = {}
         for _, step, selection in model.transformers_:
             chosen = [where[index] for index in positions_of(selection, len(where), names)]
-            found.update(_dtypes(step, chosen, ()))
+            found = {**found, **_of_columns(told, step, chosen, ())}
         return found
     if hasattr(model, "steps"):
-        found = {}
-        for _, step in model.steps:
-            found = {**_dtypes(step, where, names), **found}
-            if type(step).__name__ not in PRESERVING:
-                break
+        for step in steps_on(model, len(where)):
+            found = {**_of_columns(told, step, where, names), **found}
         return found
     if hasattr(model, "transformer_list"):
-        found = {}
         for _, step in model.transformer_list:
-            found.update(_dtypes(step, where, names))
+            found = {**found, **_of_columns(told, step, where, names)}
         return found
+    each = told(model) or [None] * len(where)
+    return {index: value for index, value in zip(where, each, strict=False) if value is not None}
+
+
+def _refuse_hidden_text(model: Any, first: Any) -> None:
+    """Refuse categories of text that other steps hand on: the input's columns do not tell them.
+
+    Raises:
+        InputError: there are some.
+    """
+    last = final_step(model)
+    boosts = type(last).__name__.startswith("HistGradientBoosting") and last is not first
+    if boosts and any(kind is not None for kind in _dtypes(last) or ()):
+        raise InputError(
+            f"the {type(last).__name__} takes categories of text from the steps before it",
+            hint="encode them before it: OrdinalEncoder, and its numbers as categorical_features",
+        )
+
+
+def steps_on(model: Any, width: int) -> Iterator[Any]:
+    """The first steps of a pipeline, as long as they are given the columns that it is given."""
+    for _, step in model.steps:
+        if getattr(step, "n_features_in_", width) != width:
+            return
+        yield step
+        if type(step).__name__ not in PRESERVING:
+            return
+
+
+def _dtypes(model: Any) -> list[Any] | None:
+    """Types of the columns of one step."""
+    name, width = type(model).__name__, getattr(model, "n_features_in_", 1)
     if name in ENCODERS:
-        return {
-            index: category_dtype(values)
-            for index, values in zip(where, model.categories_, strict=True)
-        }
+        return [category_dtype(values) for values in model.categories_]
     if name in OF_TEXT:
-        return dict.fromkeys(where, DType.STRING)
+        return [DType.STRING]
     if name == "CategoricalNB":
-        return dict.fromkeys(where, DType.INT64)
-    if name == "SimpleImputer" and getattr(model, "_fit_dtype", np.dtype(float)).kind in "OUST":
-        return dict.fromkeys(where, DType.STRING)
-    return {}
+        return [DType.INT64] * width
+    if name.startswith("HistGradientBoosting"):
+        return [
+            DType.STRING if values is not None and category_dtype(values) is DType.STRING else None
+            for values in categories_of_histograms(model)
+        ]
+    if _imputes_text(model):
+        return [DType.STRING] * width
+    return None
+
+
+def _imputes_text(model: Any) -> bool:
+    if type(model).__name__ == "MissingIndicator":
+        return not isinstance(model.missing_values, int | float | np.number)
+    fitted: np.dtype[Any] = getattr(model, "_fit_dtype", np.dtype(float))
+    return type(model).__name__ == "SimpleImputer" and fitted.kind in "OUST"
+
+
+def categories_of_histograms(item: Any) -> list[Array | None]:
+    """The categories of each column of a histogram boosting; None of columns of numbers."""
+    categorical = getattr(item, "is_categorical_", None)
+    if categorical is None or getattr(item, "_preprocessor", None) is None:
+        return [None] * item.n_features_in_
+    encoder = item._preprocessor.named_transformers_["encoder"]
+    found: list[Array | None] = [None] * len(categorical)
+    for column, values in zip(np.flatnonzero(categorical), encoder.categories_, strict=True):
+        found[column] = values
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """What stands for a missing value in a column of objects; None is one."""
+
+    value: Any
+
+
+def _missing(model: Any) -> list[Any] | None:
+    """What stands for a missing value in the columns of one step that are no numbers."""
+    if type(model).__name__ in ENCODERS:
+        return [_missing_among(values) for values in model.categories_]
+    if _imputes_text(model) and pd.isna(model.missing_values):
+        return [_Missing(model.missing_values)] * model.n_features_in_
+    return None
+
+
+def _missing_among(categories: Array) -> _Missing | None:
+    if categories.dtype.kind != "O":
+        return None
+    found = [_Missing(value) for value in categories if pd.isna(value)]
+    if found:
+        return found[0]
+    return None if category_dtype(categories) is DType.STRING else _Missing(np.nan)
+
+
+def _categories(model: Any) -> list[Any] | None:
+    """The only values that each column of one step may have."""
+    refuses = getattr(model, "handle_unknown", "") == "error"
+    return list(model.categories_) if type(model).__name__ in ENCODERS and refuses else None
+
+
+def _share_nothing(model: Any, names: tuple[str, ...], width: int) -> bool:
+    """Whether no text may be in all columns of a table."""
+    found = _of_columns(_categories, model, range(width), names).values()
+    texts = [{str(value) for value in categories} for categories in found]
+    return len(texts) > 1 and not set.intersection(*texts)
 
 
 def category_dtype(values: Array) -> DType:
@@ -212,9 +340,14 @@ def data_for(columns: Columns, arrays: Sequence[Array]) -> Any:
     """Arrange input arrays as the estimator was fitted: a matrix, a data frame or texts."""
     if columns.kind == "text":
         return [str(item) for item in arrays[0].reshape(-1)]
-    if columns.kind == "matrix":
+    if columns.kind == "matrix" and not columns.missing:
         return pd.DataFrame(arrays[0], columns=list(columns.names)) if columns.names else arrays[0]
-    flat = [array.reshape(-1) for array in arrays]
+    whole = columns.kind == "matrix"
+    flat = list(arrays[0].T) if whole else [array.reshape(-1) for array in arrays]
+    flat = [
+        _with_missing(columns, index, array)
+        for index, array in zip(columns.positions, flat, strict=True)
+    ]
     if columns.names:
         originals = [columns.names[index] for index in columns.positions]
         return pd.DataFrame(dict(zip(originals, flat, strict=True)))
@@ -222,6 +355,20 @@ def data_for(columns: Columns, arrays: Sequence[Array]) -> Any:
     for index, column in zip(columns.positions, flat, strict=True):
         matrix[:, index] = column
     return matrix
+
+
+def _with_missing(columns: Columns, index: int, values: Array) -> Any:
+    """A column as objects, with missing values in the places of what stands for them."""
+    if index not in columns.missing:
+        return values
+    marker = columns.missing[index].value
+    objects = values.astype(object)
+    if values.dtype.kind == "O":
+        gone = np.array([str(value) == str(marker) for value in objects], bool)
+    else:
+        gone = np.isnan(values)
+    objects[gone] = marker
+    return pd.Series(objects, dtype=object) if columns.names else objects
 
 
 def sample(
@@ -276,15 +423,8 @@ def roles_of(model: Any) -> list[Role]:
         ConversionError: the estimator answers nothing for new data.
     """
     if is_classifier(model):
-        several = isinstance(getattr(model, "classes_", None), list)
-        if several and hasattr(model, "predict_proba") and not hasattr(model, "chain_method_"):
-            return [
-                _LABEL,
-                *(
-                    _PROBABILITIES._replace(name=f"probabilities_{part}", part=part)
-                    for part in range(len(model.classes_))
-                ),
-            ]
+        if isinstance(getattr(model, "classes_", None), list):
+            return _roles_of_several(model)
         if hasattr(model, "predict_proba"):
             return [_LABEL, _PROBABILITIES]
         return [_LABEL, _SCORES] if hasattr(model, "decision_function") else [_LABEL]
@@ -299,6 +439,22 @@ def roles_of(model: Any) -> list[Role]:
     if hasattr(model, "score_samples"):
         return [_SCORES._replace(method="score_samples")]
     raise ConversionError(f"a {type(model).__name__} neither predicts nor transforms new data")
+
+
+def _roles_of_several(model: Any) -> list[Role]:
+    """What a classifier answers that has a list of classes for each of several labels."""
+    chained = hasattr(final_step(model), "chain_method_")
+    if chained and any(len(classes) != 2 for classes in model.classes_):
+        return [_LABEL]  # a chain has one probability for each label
+    if hasattr(model, "predict_proba"):
+        if chained:
+            return [_LABEL, _PROBABILITIES]
+        parts = range(len(model.classes_))
+        return [
+            _LABEL,
+            *(_PROBABILITIES._replace(name=f"probabilities_{part}", part=part) for part in parts),
+        ]
+    return [_LABEL, _SCORES] if hasattr(model, "decision_function") else [_LABEL]
 
 
 def output_specs(model: Any, columns: Columns, arrays: Sequence[Array]) -> tuple[TensorSpec, ...]:
@@ -322,6 +478,8 @@ def _classes_of(model: Any, role: Role, result: Array) -> tuple[str | int | floa
     """The classes that an output is about; none if it is about several sets of them."""
     classes = getattr(model, "classes_", None)
     if classes is None or not (role.meaning is Meaning.LABEL or result.ndim == 2):
+        return ()
+    if role.meaning is Meaning.LABEL and result.ndim == 2:  # 0 and 1 for each class, or several
         return ()
     if isinstance(classes, list):
         if role.part is None:

@@ -10,7 +10,7 @@ import onnx.helper
 from modelpack import onnx_graph
 from modelpack.adapters.sklearn_signature import Columns
 from modelpack.errors import InputError
-from modelpack.signature import Signature
+from modelpack.signature import DType, Signature
 
 _JOINED = "joined_columns"
 
@@ -50,7 +50,8 @@ def _described(columns: Columns) -> list[str]:
 
 def is_split(columns: Columns) -> bool:
     """Whether columns that could be one tensor are an input each."""
-    return columns.kind == "columns" and len(set(columns.dtypes)) == 1
+    text = DType.STRING in columns.dtypes  # which TensorFlow Lite cannot join
+    return columns.kind == "columns" and len(set(columns.dtypes)) == 1 and not text
 
 
 def joined(columns: Columns) -> Columns:

@@ -31,10 +31,8 @@ REFUSED: dict[str, str] = {
 # Combinations that are refused.
 REFUSED_PIPELINES = {
     "quantiles of columns",
-    "strings, imputed",
     "clusters, logistic",
     "NaN, neighbors, forest",
-    "NaN, indicator",
 }
 
 # Where answers for real rows differ from scikit-learn's by more than eight times the noise.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from modelpack.adapters.boosters.scores import TRANSFORMS, both_classes, second_class
 from modelpack.adapters.boosters.trees import (
@@ -15,26 +16,27 @@ from modelpack.adapters.boosters.trees import (
     float32_not_above,
     runs,
 )
+from modelpack.adapters.sklearn_converters.encoders import Table, looked_up
 from modelpack.adapters.sklearn_converters.writer import Writer
+from modelpack.adapters.sklearn_signature import categories_of_histograms
 
 _BITS = 32  # of a word of a set of categories
 
 
 def needs_own(item: Any) -> bool:
     """Whether skl2onnx loses something of a fitted estimator."""
-    categorical = getattr(item, "is_categorical_", None)
-    has_categories = categorical is not None and bool(np.any(categorical))
-    return has_categories or getattr(item, "loss", "") in {"poisson", "gamma"}
+    return has_categories(item) or getattr(item, "loss", "") in {"poisson", "gamma"}
+
+
+def has_categories(item: Any) -> bool:
+    """Whether a fitted estimator takes columns of categories."""
+    return any(values is not None for values in categories_of_histograms(item))
 
 
 def histogram_boosting(w: Writer) -> None:
-    """The sum of trees over columns whose categories are numbered, the first of all.
-
-    Raises:
-        NotImplementedError: categories are text.
-    """
+    """The sum of trees over columns whose categories are numbered, the first of all."""
     item = w.item
-    rows = _numbered(w, w.rows("float32"))
+    rows = _numbered(w)
     forest = _forest(item)
     sums = w.op("TreeEnsembleRegressor", rows, domain="ai.onnx.ml", **ensemble(forest))
     answers = TRANSFORMS[forest.transform](w, sums)
@@ -46,27 +48,25 @@ def histogram_boosting(w: Writer) -> None:
     return w.finish(label, both_classes(w, answers))
 
 
-def _numbered(w: Writer, rows: str) -> str:
+def _numbered(w: Writer) -> str:
     """Columns of categories as their numbers, NaN for unknown ones, then the other columns.
 
     So does the estimator's own ``_preprocessor``.
     """
-    categorical = w.item.is_categorical_
-    if categorical is None or w.item._preprocessor is None:
-        return rows
-    encoder = w.item._preprocessor.named_transformers_["encoder"]
-    nan, parts = w.constant(np.nan, "float32"), []
-    for column, values in zip(np.flatnonzero(categorical), encoder.categories_, strict=True):
-        if values.dtype.kind not in "fiu":
-            raise NotImplementedError("categories that are text")
-        known = values[~np.isnan(values.astype(np.float64))]
-        same = w.op("Equal", w.columns(rows, [int(column)]), w.constant(known[None], "float32"))
-        same = w.cast(same, "float32")
-        number = w.cast(w.op("ArgMax", same, axis=1, keepdims=1), "float32")
-        found = w.op("Greater", w.reduced("ReduceMax", same), w.constant(0.0, "float32"))
-        parts.append(w.op("Where", found, number, nan))
-    others = np.flatnonzero(~np.asarray(categorical))
-    return w.joined([*parts, w.columns(rows, others)] if len(others) else parts)
+    categories = categories_of_histograms(w.item)
+    if not has_categories(w.item):
+        return w.rows("float32")
+    columns = w.each_column()
+    parts, others = [], []
+    for column, values in zip(columns, categories, strict=True):
+        if values is None:
+            others.append(w.cast(column.name, "float32"))
+            continue
+        known = [value for value in values if not pd.isna(value)]
+        numbers = np.arange(len(known), dtype=np.float64)[:, None]
+        table = Table(known, numbers, np.array([np.nan]))
+        parts.append(w.cast(looked_up(w, column, table), "float32"))
+    return w.joined([*parts, *others])
 
 
 def _forest(item: Any) -> Forest:
@@ -104,7 +104,10 @@ def _tree(predictor: Any, target: int) -> Tree:
 
 
 def _sides(words: Any) -> Sides:
-    """A set of numbers that goes left, by where the side changes."""
+    """A set of numbers that goes left, by where the side changes.
+
+    It is empty where only missing values go left.
+    """
     members = [
         index * _BITS + bit
         for index, word in enumerate(words)
@@ -112,5 +115,7 @@ def _sides(words: Any) -> Sides:
         if int(word) >> bit & 1
     ]
     cuts = [cut for low, high in runs(members) for cut in (low - 0.5, high + 0.5)]
-    begins = bool(cuts) and cuts[0] < 0
+    if not cuts:
+        return Sides(np.array([np.finfo(np.float32).max]), first_left=False)
+    begins = cuts[0] < 0
     return Sides(np.array(cuts[1:] if begins else cuts, np.float32), begins)

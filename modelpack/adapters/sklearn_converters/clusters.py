@@ -11,7 +11,9 @@ from modelpack.adapters.sklearn_converters.distances import (
     metric_distances,
     squared_distances,
 )
+from modelpack.adapters.sklearn_converters.labels import finish_chosen, finish_labels
 from modelpack.adapters.sklearn_converters.writer import Writer
+from modelpack.adapters.sklearn_signature import has_several_labels
 
 
 def birch(w: Writer) -> None:
@@ -108,25 +110,56 @@ def elliptic_envelope(w: Writer) -> None:
 def radius_classifier(w: Writer) -> None:
     """Shares of the classes among the known rows within a radius.
 
+    Of a row without neighbors, and no label for such rows, looking the label up fails, as
+    scikit-learn fails.
+
     Raises:
-        NotImplementedError: of weights by a function, or labels of several columns.
+        NotImplementedError: of weights by a function, or of several labels with an outlier
+            label that is none of the classes.
     """
+    item, weights = w.item, _weights(w)
+    if has_several_labels(item):
+        return _several_within(w, weights)
+    outlier = None if item.outlier_label_ is None else item.outlier_label_[0]
+    shares, alone = _shares_within(w, weights, np.ravel(item._y), (item.classes_, outlier))
+    best = w.op("ArgMax", shares, axis=1, keepdims=0)
+    none = w.constant(len(item.classes_), "int64")
+    best = w.op("Where", w.flat(alone), none, best)
+    labels = item.classes_ if outlier is None else [*item.classes_, outlier]
+    return w.finish(w.chosen_labels(best, labels), shares)
+
+
+def _several_within(w: Writer, weights: str) -> None:
     item = w.item
-    if isinstance(item.classes_, list):
-        raise NotImplementedError("several labels a row")
-    weights = _weights(w)
-    one_hot = np.eye(len(item.classes_))[np.ravel(item._y)]
-    votes = w.linear(weights, one_hot)
+    scores, found = [], []
+    outliers = item.outlier_label_ or [None] * len(item.classes_)
+    for known, classes, outlier in zip(item._y.T, item.classes_, outliers, strict=True):
+        if outlier is not None and outlier not in classes:
+            raise NotImplementedError(f"several labels, and an outlier_label {outlier!r} of none")
+        shares, alone = _shares_within(w, weights, known, (classes, outlier))
+        best = w.op("ArgMax", shares, axis=1, keepdims=1)
+        beyond = w.constant(sum(map(len, item.classes_)), "int64")
+        found.append(w.op("Where", alone, beyond, best) if outlier is None else best)
+        scores.append(shares)
+    finish_chosen(w, found, scores)
+
+
+def _shares_within(w: Writer, weights: str, known: Any, labels: tuple[Any, Any]) -> tuple[str, str]:
+    """Shares of the classes of one label, and whether a row has no neighbor.
+
+    Args:
+        w: of the estimator.
+        weights: of the known rows, ``[rows, known]``.
+        known: their classes by number.
+        labels: the classes, and that of rows without neighbors.
+    """
+    classes, outlier = labels
+    votes = w.linear(weights, np.eye(len(classes))[known])
     total = w.summed(votes)
     alone = w.op("Equal", total, w.constant(0.0))
-    default = [float(label == item.outlier_label_[0]) for label in item.classes_]
+    default = [float(label == outlier) for label in classes]
     shares = w.op("Div", votes, w.op("Where", alone, w.constant(1.0), total))
-    shares = w.op("Where", alone, w.constant([default]), shares)
-    best = w.chosen_labels(w.op("ArgMax", votes, axis=1, keepdims=0), item.classes_)
-    if item.outlier_label_[0] is not None:
-        outlier = w.chosen_labels(w.constant(0, "int64"), item.outlier_label_[:1])
-        best = w.op("Where", w.flat(alone), outlier, best)
-    w.finish(best, shares)
+    return w.op("Where", alone, w.constant([default]), shares), alone
 
 
 def radius_regressor(w: Writer) -> None:
@@ -146,8 +179,41 @@ def radius_transformer(w: Writer) -> None:
     return w.finish(w.op("Where", near, far, w.constant(0.0)))
 
 
-def _neighbor_distances(w: Writer) -> str:
+def nearest_classifier(w: Writer) -> None:
+    """Shares of the classes of several labels among the nearest known rows.
+
+    Raises:
+        NotImplementedError: of weights by a function.
+    """
     item = w.item
+    ends = np.cumsum([0, *map(len, item.classes_)])[:-1]
+    one_hot = np.zeros((len(item._y), sum(map(len, item.classes_))))
+    for column, known in zip(ends, item._y.T, strict=True):
+        one_hot[np.arange(len(known)), column + known] = 1.0
+    count = w.integers(item.n_neighbors)
+    far, index = w.ops("TopK", 2, _neighbor_distances(w), count, axis=1, largest=0)
+    votes = w.op("Gather", w.constant(one_hot), index, axis=0)
+    if item.weights == "distance":
+        weights = _inverse(w, far, w.op("Reciprocal", far))
+        weights = w.op("Div", weights, w.summed(weights))
+    elif item.weights == "uniform":
+        weights = w.repeated(far, np.full(item.n_neighbors, 1 / item.n_neighbors))
+    else:
+        raise NotImplementedError("weights by a function")
+    votes = w.op("Mul", votes, w.op("Unsqueeze", weights, w.integers(2)))
+    finish_labels(w, w.reduced_along("ReduceSum", votes, 1))
+
+
+def _neighbor_distances(w: Writer) -> str:
+    """Distances from the known rows, ``[rows, known]``.
+
+    Raises:
+        NotImplementedError: of some metrics, and of parameters other than a power.
+    """
+    item = w.item
+    others = set(item.effective_metric_params_ or {}) - {"p"}
+    if others:
+        raise NotImplementedError(f"the metric {item.metric!r} with {', '.join(sorted(others))}")
     p = item.effective_metric_params_.get("p", item.p)
     return metric_distances(w, w.rows(), item._fit_X, item.effective_metric_, p)
 
@@ -161,10 +227,12 @@ def _weights(w: Writer) -> str:
         return w.cast(near, "float64")
     if item.weights != "distance":
         raise NotImplementedError("weights by a function")
-    # A row at no distance counts alone.
-    same = w.op("Equal", far, w.constant(0.0))
-    inverse = w.op("Reciprocal", w.op("Where", same, w.constant(1.0), far))
-    within = w.op("Where", near, inverse, w.constant(0.0))
-    exact = w.cast(same, "float64")
+    safe = w.op("Where", w.op("Equal", far, w.constant(0.0)), w.constant(1.0), far)
+    return _inverse(w, far, w.op("Where", near, w.op("Reciprocal", safe), w.constant(0.0)))
+
+
+def _inverse(w: Writer, far: str, inverse: str) -> str:
+    """Inverse distances; where a known row is at no distance, those that are count alone."""
+    exact = w.cast(w.op("Equal", far, w.constant(0.0)), "float64")
     found = w.op("Greater", w.summed(exact), w.constant(0.0))
-    return w.op("Where", found, exact, within)
+    return w.op("Where", found, exact, inverse)

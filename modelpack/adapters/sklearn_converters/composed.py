@@ -8,6 +8,7 @@ import numpy as np
 
 from modelpack.adapters.sklearn_converters.decisions import decision, positive, shares
 from modelpack.adapters.sklearn_converters.functions import traced
+from modelpack.adapters.sklearn_converters.labels import finish_chosen
 from modelpack.adapters.sklearn_converters.steps import interpolated
 from modelpack.adapters.sklearn_converters.writer import Writer
 
@@ -206,14 +207,18 @@ def dummy_classifier(w: Writer) -> None:
     item = w.item
     if item._strategy in {"stratified", "uniform"}:
         raise NotImplementedError(f"a random answer (strategy={item._strategy!r})")
-    if item.n_outputs_ > 1:
-        raise NotImplementedError("several labels a row")
     one_row = np.zeros((1, 1))
     rows = w.rows()
+    if item.n_outputs_ > 1:
+        each = [w.repeated(rows, shares[0]) for shares in item.predict_proba(one_row)]
+        given = zip(item.classes_, item.predict(one_row)[0], strict=True)
+        found = [float(np.flatnonzero(classes == label)[0]) for classes, label in given]
+        index = w.cast(w.repeated(rows, found), "int64")
+        return finish_chosen(w, [w.columns(index, [k]) for k in range(len(found))], each)
     scores = w.repeated(rows, item.predict_proba(one_row)[0])
     label = int(np.flatnonzero(item.classes_ == item.predict(one_row)[0])[0])
     index = w.cast(w.flat(w.repeated(rows, [float(label)])), "int64")
-    w.finish(w.chosen_labels(index, item.classes_), scores)
+    return w.finish(w.chosen_labels(index, item.classes_), scores)
 
 
 def dummy_regressor(w: Writer) -> None:
@@ -246,40 +251,3 @@ def stacking(w: Writer) -> None:
     final = w.ask(item.final_estimator_, w.joined(parts))
     index = w.cast(final.labels, "int64")
     w.finish(w.chosen_labels(index, item.classes_), final.scores)
-
-
-# --- several labels ------------------------------------------------------------------------
-
-
-def classifier_chain(w: Writer) -> None:
-    """Each classifier sees what those before it said.
-
-    Raises:
-        NotImplementedError: they see decision functions, or labels other than 0 and 1.
-    """
-    item, rows = w.item, w.rows()
-    method = item.chain_method_
-    if any(list(classes) != [0, 1] for classes in item.classes_) or method[-1] == "n":
-        raise NotImplementedError(f"a chain of labels other than 0 and 1, or by {method}")
-    seen: list[str] = []
-    labels, told = [], []
-    for estimator in item.estimators_:
-        known = w.joined([rows, *seen])
-        labels.append(w.upright(w.cast(w.ask(estimator, known).labels, "float64")))
-        told.append(w.columns(shares(w, estimator, known), [1]))
-        seen.append(labels[-1] if method == "predict" else told[-1])
-    order = np.argsort(item.order_)
-    w.finish(w.columns(w.joined(labels), order), w.columns(w.joined(told), order))
-
-
-def multi_output_classifier(w: Writer) -> None:
-    """One classifier for each label; probabilities in an output each.
-
-    Raises:
-        NotImplementedError: labels are text.
-    """
-    rows = w.rows()
-    found = [w.ask(estimator, rows) for estimator in w.item.estimators_]
-    if any(np.asarray(classes).dtype.kind not in "iub" for classes in w.item.classes_):
-        raise NotImplementedError("several labels a row that are text")
-    w.finish(w.joined([w.upright(each.labels) for each in found]), *(f.scores for f in found))

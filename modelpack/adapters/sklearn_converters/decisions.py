@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import is_regressor
 
 from modelpack.adapters.sklearn_converters.distances import kernel
-from modelpack.adapters.sklearn_converters.writer import Writer
+from modelpack.adapters.sklearn_converters.writer import Answer, Writer
 from modelpack.samples import Array
 
 
@@ -38,11 +38,29 @@ def decision(w: Writer, estimator: Any, rows: str) -> str:
     raise NotImplementedError(f"the decision function of {name}")
 
 
-def shares(w: Writer, estimator: Any, rows: str) -> str:
-    """Probabilities, ``[rows, classes]``; in float64 where a threshold may follow."""
+def can_decide(estimator: Any) -> bool:
+    """Whether `decision` can write the decision function of a classifier."""
+    while hasattr(estimator, "steps"):
+        estimator = estimator.steps[-1][1]
+    if not hasattr(estimator, "decision_function"):
+        return False
+    if type(estimator).__name__ in {"SVC", "NuSVC"}:
+        return isinstance(estimator.kernel, str)
+    return isinstance(getattr(estimator, "coef_", None), np.ndarray)
+
+
+def shares(w: Writer, estimator: Any, rows: str, answer: Answer | None = None) -> str:
+    """Probabilities, ``[rows, classes]``; in float64 where a threshold may follow.
+
+    Args:
+        w: of the estimator that asks.
+        estimator: is asked.
+        rows: float64 ``[rows, columns]``.
+        answer: what the estimator said of these rows, if it was asked already.
+    """
     name = type(estimator).__name__
     if name not in {"LogisticRegression", "LogisticRegressionCV"} or _by_class(estimator):
-        return w.ask(estimator, rows).scores
+        return (answer or w.ask(estimator, rows)).scores
     said = decision(w, estimator, rows)
     if len(estimator.classes_) > 2:
         return w.op("Softmax", said, axis=1)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from modelpack.adapters.sklearn_converters.decisions import decision
+from modelpack.adapters.sklearn_converters.imputers import is_missing, with_indicator
 from modelpack.adapters.sklearn_converters.writer import Writer
 
 _EPSILON = float(np.finfo(np.float32).eps)
@@ -297,16 +298,15 @@ def iterative_imputer(w: Writer) -> None:
     """Missing values by the regressors of each column, in the order they were fitted.
 
     Raises:
-        NotImplementedError: what stands for a missing value is not NaN, values are drawn at
-            random, or columns are dropped or added.
+        NotImplementedError: values are drawn at random, or columns are dropped.
     """
     item, rows = w.item, w.rows()
     first = item.initial_imputer_
-    if item.sample_posterior or item.add_indicator or not np.isnan(item.missing_values):
-        raise NotImplementedError("sample_posterior, add_indicator or missing_values")
+    if item.sample_posterior:
+        raise NotImplementedError("values drawn at random (sample_posterior)")
     if np.isnan(first.statistics_).any():
         raise NotImplementedError("columns without any value")
-    missing = w.op("IsNaN", rows)
+    missing = is_missing(w, rows, item.missing_values, "float64")
     filled = w.op("Where", missing, w.constant(first.statistics_[None]), rows)
     width = len(first.statistics_)
     columns = [w.columns(filled, [index]) for index in range(width)]
@@ -326,4 +326,5 @@ def iterative_imputer(w: Writer) -> None:
     # Where every value is missing, scikit-learn does not begin.
     nothing = w.op("ReduceMin", w.cast(missing, "float64"), keepdims=0)
     stays = w.op("Greater", nothing, w.constant(0.5))
-    w.finish(w.op("Where", stays, filled, w.joined(columns)))
+    imputed = w.op("Where", stays, filled, w.joined(columns))
+    w.finish(with_indicator(w, imputed, rows, "float64"))

@@ -70,17 +70,6 @@ def selection(w: Writer) -> None:
     w.finish(w.columns(w.rows(), w.item.get_support(indices=True)))
 
 
-def missing_indicator(w: Writer) -> None:
-    """Which values are missing, of the columns that had missing ones when it was fitted.
-
-    Raises:
-        NotImplementedError: what stands for a missing value is not NaN.
-    """
-    if not isinstance(w.item.missing_values, float) or not np.isnan(w.item.missing_values):
-        raise NotImplementedError(f"missing_values={w.item.missing_values!r}")
-    w.finish(w.op("IsNaN", w.columns(w.rows(), w.item.features_)))
-
-
 def _centered(w: Writer, mean: object, matrix: object) -> str:
     rows = w.rows()
     return w.linear(rows if mean is None else w.op("Sub", rows, w.constant(mean)), matrix)

@@ -8,9 +8,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from skl2onnx import update_registered_converter
+from skl2onnx._parse import _parse_sklearn_classifier, update_registered_parser
 from skl2onnx._supported_operators import sklearn_operator_name_map
-from skl2onnx.common._registration import RegisteredConverter, _converter_pool
-from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+from skl2onnx.common._registration import (
+    RegisteredConverter,
+    _converter_pool,
+    _shape_calculator_pool,
+)
+from skl2onnx.common.data_types import (
+    FloatTensorType,
+    Int64TensorType,
+    StringTensorType,
+    guess_tensor_type,
+)
 from sklearn.base import ClassifierMixin, is_classifier, is_outlier_detector
 from sklearn.feature_selection import RFE
 
@@ -20,8 +30,11 @@ from modelpack.adapters.sklearn_converters import (
     clusters,
     composed,
     decisions,
+    encoders,
     forests,
+    imputers,
     iterative,
+    labels,
     manifolds,
     processes,
     projections,
@@ -30,7 +43,7 @@ from modelpack.adapters.sklearn_converters import (
 from modelpack.adapters.sklearn_converters.text import vectorizers
 from modelpack.adapters.sklearn_converters.writer import Writer
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import OF_TEXT
+from modelpack.adapters.sklearn_signature import OF_TEXT, has_several_labels
 from modelpack.errors import UnsupportedOpsError
 
 _Convert: TypeAlias = Callable[[Any, Any, Any], None]
@@ -42,7 +55,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "Birch": clusters.birch,
     "BisectingKMeans": clusters.bisecting_k_means,
     "CCA": projections.partial_least_squares,
-    "ClassifierChain": composed.classifier_chain,
+    "ClassifierChain": labels.classifier_chain,
     "CountVectorizer": vectorizers.counts,
     "DictionaryLearning": iterative.sparse_code,
     "DummyClassifier": composed.dummy_classifier,
@@ -54,6 +67,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "FixedThresholdClassifier": composed.threshold,
     "FunctionTransformer": composed.function,
     "GaussianProcessClassifier": processes.classifier,
+    "ImputedEncoder": encoders.after_imputer,
     "HashingVectorizer": vectorizers.hashes,
     "Isomap": manifolds.isomap,
     "IsotonicRegression": steps.isotonic_regression,
@@ -69,12 +83,14 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "MiniBatchDictionaryLearning": iterative.sparse_code,
     "MiniBatchNMF": iterative.mini_batch_nmf,
     "MiniBatchSparsePCA": projections.sparse_pca,
-    "MissingIndicator": projections.missing_indicator,
+    "MissingIndicator": imputers.missing_indicator,
     "NMF": iterative.nmf,
     "NearestCentroid": clusters.nearest_centroid,
-    "MultiOutputClassifier": composed.multi_output_classifier,
+    "MultiOutputClassifier": labels.multi_output,
     "Nystroem": approximations.nystroem,
+    "OneHotEncoder": encoders.one_hot,
     "OneVsOneClassifier": decisions.one_versus_one,
+    "OrdinalEncoder": encoders.numbered,
     "OutputCodeClassifier": composed.output_code,
     "PLSCanonical": projections.partial_least_squares,
     "PLSSVD": projections.pls_svd,
@@ -83,16 +99,19 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "RBFSampler": approximations.rbf_sampler,
     "RadiusNeighborsClassifier": clusters.radius_classifier,
     "RadiusNeighborsRegressor": clusters.radius_regressor,
+    "RandomTreesEmbedding": forests.embedding,
     "RFE": projections.selection,
     "RFECV": projections.selection,
     "RadiusNeighborsTransformer": clusters.radius_transformer,
     "RegressorChain": composed.regressor_chain,
     "SequentialFeatureSelector": projections.selection,
+    "SimpleImputer": imputers.simple_imputer,
     "SkewedChi2Sampler": approximations.skewed_chi2_sampler,
     "SparseCoder": iterative.sparse_code,
     "SparsePCA": projections.sparse_pca,
     "SparseRandomProjection": projections.random_projection,
     "SplineTransformer": steps.splines,
+    "TargetEncoder": encoders.numbered,
     "TfidfTransformer": vectorizers.weights,
     "TfidfVectorizer": vectorizers.weighted_counts,
     "TransformedTargetRegressor": composed.transformed_target,
@@ -108,12 +127,17 @@ _OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, T
 INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
     "CalibratedClassifierCV": (composed.calibrated, lambda item: item.method != "sigmoid"),
     **{
-        f"{name}{kind}": (forests.forest, forests.is_plain)
+        f"{name}{kind}": (forests.forest, lambda _: True)
         for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest")
         for kind in ("Classifier", "Regressor")
     },
     "HistGradientBoostingClassifier": (boosting.histogram_boosting, boosting.needs_own),
     "HistGradientBoostingRegressor": (boosting.histogram_boosting, boosting.needs_own),
+    "KNeighborsClassifier": (clusters.nearest_classifier, has_several_labels),
+    "MLPClassifier": (labels.perceptron, has_several_labels),
+    "OneVsRestClassifier": (labels.one_versus_rest, lambda _: True),
+    "RidgeClassifier": (labels.ridge, has_several_labels),
+    "RidgeClassifierCV": (labels.ridge, has_several_labels),
     "StackingClassifier": (
         composed.stacking,
         lambda item: "decision_function" in item.stack_method_ and len(item.classes_) == 2,
@@ -123,28 +147,65 @@ INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
 
 def _one_output(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
     """For an estimator that transforms, although it could predict."""
+    return _declared(scope, model, inputs, inputs[0].type.__class__())
+
+
+def _numbers(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
+    """For a transformer that makes numbers of columns of any types."""
+    return _declared(scope, model, inputs, guess_tensor_type(inputs[0].type))
+
+
+def _imputed(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
+    """For an imputer of texts or of numbers."""
+    text = imputers.takes_text(model)
+    kind = StringTensorType() if text else guess_tensor_type(inputs[0].type)
+    return _declared(scope, model, inputs, kind)
+
+
+def _declared(scope: Any, model: Any, inputs: list[Any], kind: Any) -> Any:
     operator = scope.declare_local_operator(sklearn_operator_name_map[type(model)], model)
     operator.inputs = inputs
-    operator.outputs.append(scope.declare_local_variable("variable", inputs[0].type.__class__()))
+    operator.outputs.append(scope.declare_local_variable("variable", kind))
     return operator.outputs
 
 
-def _output_of_each(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
-    """For a classifier of several labels: these in one output, probabilities in one each."""
+def _several(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
+    """For classifiers: labels in one output, and the probabilities of each in one each."""
+    if not has_several_labels(model):
+        return _parse_sklearn_classifier(scope, model, inputs, custom_parsers)
     operator = scope.declare_local_operator(sklearn_operator_name_map[type(model)], model)
     operator.inputs = inputs
     operator.outputs.append(scope.declare_local_variable("label", Int64TensorType()))
-    for _ in model.estimators_:
-        kind = inputs[0].type.__class__
-        operator.outputs.append(scope.declare_local_variable("probabilities", kind()))
+    for _ in model.classes_ if _in_lists(model) else [None]:
+        kind = guess_tensor_type(inputs[0].type)
+        operator.outputs.append(scope.declare_local_variable("probabilities", kind))
     return operator.outputs
 
 
+def _in_lists(item: Any) -> bool:
+    """Whether an estimator answers the probabilities of each label by themselves."""
+    return isinstance(item.classes_, list) and not hasattr(item, "chain_method_")
+
+
+# Classifiers that may have several labels a row.
+_OF_SEVERAL = (
+    *("ClassifierChain", "DecisionTreeClassifier", "DummyClassifier", "ExtraTreeClassifier"),
+    *("ExtraTreesClassifier", "KNeighborsClassifier", "MLPClassifier", "MultiOutputClassifier"),
+    *("OneVsRestClassifier", "RadiusNeighborsClassifier", "RandomForestClassifier"),
+    *("RidgeClassifier", "RidgeClassifierCV"),
+)
 _PARSERS = {
+    **dict.fromkeys(_OF_SEVERAL, _several),
     "FeatureAgglomeration": _one_output,
-    "MultiOutputClassifier": _output_of_each,
+    "ImputedEncoder": _numbers,
+    "MissingIndicator": _numbers,
+    "OneHotEncoder": _numbers,
+    "OrdinalEncoder": _numbers,
+    "RandomTreesEmbedding": _one_output,
     "RFE": _one_output,
     "RFECV": _one_output,
+    "SimpleImputer": _imputed,
+    "TargetEncoder": _numbers,
 }
 
 
@@ -155,7 +216,7 @@ def register(model: Any) -> None:
     """
     for _, item in walk(model):
         kind: Any = type(item)
-        if kind.__module__.partition(".")[0] == "sklearn":
+        if kind.__module__.partition(".")[0] in {"sklearn", "modelpack"}:
             _register(kind)
 
 
@@ -177,6 +238,18 @@ def _register(kind: Any) -> None:
         theirs = _converter_pool[alias]
         either = _either(_function(converter), theirs, applies)
         _converter_pool[alias] = RegisteredConverter(either, theirs.get_allowed_options())
+        _shape_calculator_pool[alias] = _shapes_of_either(_shape_calculator_pool[alias], applies)
+        if name in _PARSERS:
+            update_registered_parser(kind, _PARSERS[name])
+
+
+def _shapes_of_either(
+    theirs: Callable[[Any], None], applies: Callable[[Any], bool]
+) -> Callable[[Any], None]:
+    def shapes(operator: Any) -> None:
+        (_shapes if applies(operator.raw_operator) else theirs)(operator)
+
+    return shapes
 
 
 def _either(
@@ -213,13 +286,9 @@ def _shapes(operator: Any) -> None:
     """Types and sizes of what an estimator answers."""
     item = operator.raw_operator
     rows = operator.inputs[0].get_first_dimension()
-    real = operator.inputs[0].type.__class__
-    if isinstance(getattr(item, "classes_", None), list):
-        label, *scores = operator.outputs
-        label.type = Int64TensorType([rows, len(item.classes_)])
-        for output in scores:
-            output.type.shape = [rows, None]
-        return
+    real = guess_tensor_type(operator.inputs[0].type).__class__
+    if is_classifier(item) and has_several_labels(item):
+        return _shapes_of_several(operator, rows)
     *labels, last = operator.outputs
     if labels and is_classifier(item):
         text = np.asarray(item.classes_).dtype.kind not in "iubf"
@@ -228,8 +297,22 @@ def _shapes(operator: Any) -> None:
     elif labels:
         labels[0].type = Int64TensorType([rows])
         last.type.shape = [rows] if is_outlier_detector(item) else [rows, None]
+    elif type(item).__name__ in _PARSERS:
+        last.type.shape = [rows, _width(item)]
     else:
         last.type = real([rows, _width(item)])
+    return None
+
+
+def _shapes_of_several(operator: Any, rows: Any) -> None:
+    item = operator.raw_operator
+    label, *scores = operator.outputs
+    text = isinstance(item.classes_, list) and any(
+        np.asarray(classes).dtype.kind not in "iubf" for classes in item.classes_
+    )
+    label.type = (StringTensorType if text else Int64TensorType)([rows, len(item.classes_)])
+    for output in scores:
+        output.type.shape = [rows, None]
 
 
 def _width(item: Any) -> int | None:

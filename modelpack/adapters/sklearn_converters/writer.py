@@ -27,6 +27,8 @@ _ELEMENTS = {
 }
 
 
+_DTYPES = {element: dtype for dtype, element in _ELEMENTS.items()}
+
 # Fields of attributes by the kind of an array.
 _FIELDS = {
     "f": ("floats", onnx.AttributeProto.FLOATS),
@@ -78,7 +80,9 @@ def _replace(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
 
 def _set(attribute: onnx.AttributeProto, values: Array) -> None:
     field, attribute.type = _FIELDS[values.dtype.kind]
-    if values.ndim == 0:
+    if values.ndim == 0 and field == "strings":
+        attribute.type, attribute.s = onnx.AttributeProto.STRING, values.item()
+    elif values.ndim == 0:
         attribute.type, attribute.i = onnx.AttributeProto.INT, int(values)
     else:
         getattr(attribute, field).extend(values.tolist())
@@ -95,6 +99,19 @@ class Answer:
 
     labels: str
     scores: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of an estimator's input.
+
+    Attributes:
+        name: of a tensor ``[rows, 1]``.
+        dtype: of its elements, as `Writer.constant` takes it.
+    """
+
+    name: str
+    dtype: str
 
 
 class Writer:
@@ -139,6 +156,20 @@ class Writer:
         """All columns of the input as one matrix."""
         source = concatenate_variables(self._scope, self._operator.inputs, self._container)
         return self.cast(source, dtype)
+
+    def each_column(self) -> list[Column]:
+        """The columns of the inputs one by one, in their own types."""
+        found = []
+        for variable in self._operator.inputs:
+            dtype = _DTYPES[guess_proto_type(variable.type)]
+            width = variable.type.shape[1]
+            if width is None:  # the only input
+                width = self.item.n_features_in_
+            for index in range(width):
+                whole = variable.full_name
+                name = whole if width == 1 else self.columns(whole, [index])
+                found.append(Column(name, dtype))
+        return found
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Append a node; return the name of its only output."""
