@@ -333,7 +333,9 @@ _EDGES: dict[str, _Change] = {
     "at the upper end of their range": _at_end("high"),
     "unknown text": _of_text("not seen before"),
     "empty text": _of_text(""),
-    "non-ASCII text": _of_text("na\u00efve \u0142\u00f3d\u017a \u6771\u4eac"),
+    "non-ASCII text": _of_text(
+        "na\u00efve \u6771\u4eac e\u0301t\u00e9 \u0130I\u0131 \u03a3\u0391\u03a3 \U0001f600"
+    ),
 }
 _MISSING = {"missing", "infinite"}
 # Not for models that compute in float32, and not for those that do in float64.
