@@ -24,6 +24,7 @@ from skl2onnx.common.data_types import (
     StringTensorType,
     guess_proto_type,
 )
+from skl2onnx.common.utils import get_column_index as _their_column_index
 from skl2onnx.operator_converters.common import concatenate_variables
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
@@ -50,10 +51,9 @@ from modelpack.adapters.sklearn_converters.imputers import ImputedEncoder
 from modelpack.adapters.sklearn_converters.registering import register
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_refusals import (
-    QUANTILES,
     refuse_unsupported,
 )
-from modelpack.adapters.sklearn_signature import Columns, final_step, first_step
+from modelpack.adapters.sklearn_signature import Columns, final_step
 from modelpack.adapters.sklearn_trees import add_isolation_forest
 from modelpack.errors import ConversionError, UnsupportedOpsError, first_line
 from modelpack.samples import Array
@@ -120,6 +120,8 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
     own: dict[type, Any] = {IsolationForest: add_isolation_forest}
     if wide or _has_steps(model):
         own |= dict.fromkeys(_SCALERS, _scale_exactly)
+    elif any(isinstance(item, MaxAbsScaler) and _clips(item) for _, item in walk(model)):
+        own[MaxAbsScaler] = _scale_exactly  # theirs does not clip
     types = [
         (_column_name(columns, index, spec), kinds[spec.dtype]([None, *(spec.shape or ())[1:]]))
         for index, spec in enumerate(signature.inputs)
@@ -184,8 +186,6 @@ def _has_steps(model: Any) -> bool:
 
 def _is_wide(model: Any) -> bool:
     """Whether all of it is to be computed in float64, of inputs that are float32."""
-    if type(first_step(model)).__name__ == QUANTILES:
-        return True
     names = {type(item).__name__ for _, item in walk(model)}
     others = names - _WIDE - {"Pipeline", *(kind.__name__ for kind in _SCALERS)}
     return bool(names & _WIDE) and not others
@@ -237,7 +237,13 @@ def _arithmetic(item: Any, single: bool) -> list[tuple[str, Any]]:
     else:
         middle, spread = getattr(item, "center_", None), item.scale_
     steps = [("Sub", middle), ("Div", spread)]
+    if isinstance(item, MaxAbsScaler) and _clips(item):
+        steps += [("Max", -1.0), ("Min", 1.0)]
     return [(op, values) for op, values in steps if values is not None]
+
+
+def _clips(item: Any) -> bool:
+    return bool(getattr(item, "clip", False))
 
 
 def _options(model: Any, final_option: dict[str, bool]) -> dict[int, dict[str, Any]]:
@@ -267,6 +273,7 @@ def _patched() -> Iterator[None]:
         mock.patch("skl2onnx._parse._process_options", _same_options),
         mock.patch.object(sys.modules["skl2onnx.convert"], "_process_options", _same_options),
         mock.patch("skl2onnx._parse.do_not_merge_columns", _OF_SEVERAL_TYPES),
+        mock.patch("skl2onnx.common.utils.get_column_index", _column_index),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
@@ -279,6 +286,17 @@ def _patched() -> Iterator[None]:
 
 def _same_options(_model: Any, options: Any) -> Any:
     return options
+
+
+def _column_index(index: Any, inputs: list[Any]) -> tuple[int, int]:
+    """The input that a column is in, and its place there.
+
+    Of a single input that holds without its width, which is not known yet while skl2onnx reads
+    the steps of a pipeline: it refuses a ColumnTransformer after another step.
+    """
+    if len(inputs) == 1 and isinstance(index, int | np.integer):
+        return 0, int(index)
+    return _their_column_index(index, inputs)
 
 
 def _plain(value: Any) -> Any:

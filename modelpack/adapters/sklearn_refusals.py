@@ -10,10 +10,8 @@ from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.reading import problem as booster_problem
 from modelpack.adapters.sklearn_converters.text import vectorizers
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import OF_TEXT, first_step
+from modelpack.adapters.sklearn_signature import OF_TEXT
 from modelpack.errors import UnsupportedOpsError
-
-QUANTILES = "QuantileTransformer"
 
 # Estimators that convert, but whose ONNX file does not run or answers something else.
 _REFUSED = {
@@ -30,7 +28,7 @@ def refuse_unsupported(model: Any) -> None:
     """
     problems = []
     for path, item in walk(model):
-        reason = _problem(item) or _misplaced(item, model)
+        reason = _problem(item)
         if reason:
             problems.append(f"{path} ({type(item).__name__}): {reason}")
     if problems:
@@ -47,14 +45,6 @@ def caveats(model: Any) -> tuple[str, ...]:
         for path, item in walk(model)
         if type(item).__name__ == "CalibratedClassifierCV" and item.method == "isotonic"
     )
-
-
-def _misplaced(item: Any, model: Any) -> str:
-    """Why an estimator that could be converted cannot where it stands."""
-    name = type(item).__name__
-    if name == QUANTILES and item is not first_step(model):
-        return "values on a quantile come out wrong unless it is the first step"
-    return ""
 
 
 def outline(model: Any) -> str:

@@ -523,7 +523,8 @@ def _call(model: Any, method: str, data: Any) -> Any:
             if "Buffer dtype mismatch" not in str(error) and "same dtype" not in str(error):
                 raise
             # Some compiled parts only take the type the estimator was fitted on.
-            return getattr(model, method)(data.astype(np.float64))
+            other = np.float32 if data.dtype == np.float64 else np.float64
+            return getattr(model, method)(data.astype(other))
     except Exception as error:  # estimators raise many kinds on unsuitable data
         raise InputError(f"{type(model).__name__}.{method} fails on the data: {error}") from error
 

@@ -142,7 +142,9 @@ def _path_lengths(item: Any) -> dict[str, Any]:
     """The attributes of an ensemble that adds up to the exponent of an isolation forest."""
     trees = [member.tree_ for member in item.estimators_]
     features = [
-        own[tree.feature] for own, tree in zip(item.estimators_features_, trees, strict=True)
+        # Leaves have a negative one.
+        own[np.maximum(tree.feature, 0)]
+        for own, tree in zip(item.estimators_features_, trees, strict=True)
     ]
     counts = [tree.node_count for tree in trees]
     owners = np.repeat(np.arange(len(counts)), counts)

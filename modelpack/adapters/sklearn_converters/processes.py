@@ -1,4 +1,4 @@
-"""Classifying Gaussian processes (Rasmussen and Williams, Gaussian Processes for ML, 2006)."""
+"""Gaussian processes (Rasmussen and Williams, Gaussian Processes for ML, 2006)."""
 
 from __future__ import annotations
 
@@ -48,6 +48,35 @@ def _share(w: Writer, process: Any, rows: str) -> tuple[str, str]:
     # sqrt(pi / alpha) / (2 sqrt(2 pi variance)) is 1 / 2.
     total = w.linear(erf(w, angle), 0.5 * _FACTORS[:, None], 0.5 * _FACTORS.sum())
     return total, mean
+
+
+def regressor(w: Writer) -> None:
+    """The mean of the process, in the units of the targets (algorithm 2.1).
+
+    Raises:
+        NotImplementedError: of a kernel that is not known here.
+    """
+    item = w.item
+    near = covariance(w, item.kernel_, w.rows(), item.X_train_)
+    weights = item.alpha_.reshape(len(item.alpha_), -1)
+    spread, middle = np.ravel(item._y_train_std), np.ravel(item._y_train_mean)
+    w.finish(w.linear(near, weights * spread, middle))
+
+
+def is_known(item: Any) -> bool:
+    """Whether a process is fitted, with kernels that `covariance` knows."""
+    return hasattr(item, "X_train_") and _is_known(item.kernel_)
+
+
+def _is_known(kernel: Any) -> bool:
+    name = type(kernel).__name__
+    if name in {"Sum", "Product"}:
+        return _is_known(kernel.k1) and _is_known(kernel.k2)
+    if name == "Exponentiation":
+        return _is_known(kernel.kernel)
+    return name in {"ConstantKernel", "WhiteKernel", "DotProduct", "RBF", "RationalQuadratic"} or (
+        name == "Matern" and kernel.nu in {0.5, 1.5, 2.5, np.inf}
+    )
 
 
 def covariance(w: Writer, kernel: Any, rows: str, points: Any) -> str:

@@ -35,9 +35,12 @@ from modelpack.adapters.sklearn_converters import (
     imputers,
     iterative,
     labels,
+    lengths,
+    likelihoods,
     manifolds,
     processes,
     projections,
+    quantiles,
     steps,
 )
 from modelpack.adapters.sklearn_converters.text import vectorizers
@@ -66,6 +69,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "FeatureAgglomeration": projections.feature_agglomeration,
     "FixedThresholdClassifier": composed.threshold,
     "FunctionTransformer": composed.function,
+    "GaussianNB": likelihoods.gaussian_naive_bayes,
     "GaussianProcessClassifier": processes.classifier,
     "ImputedEncoder": encoders.after_imputer,
     "HashingVectorizer": vectorizers.hashes,
@@ -87,6 +91,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "NMF": iterative.nmf,
     "NearestCentroid": clusters.nearest_centroid,
     "MultiOutputClassifier": labels.multi_output,
+    "Normalizer": lengths.normalizer,
     "Nystroem": approximations.nystroem,
     "OneHotEncoder": encoders.one_hot,
     "OneVsOneClassifier": decisions.one_versus_one,
@@ -96,6 +101,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "PLSSVD": projections.pls_svd,
     "PolynomialCountSketch": approximations.polynomial_count_sketch,
     "PowerTransformer": steps.power_transformer,
+    "QuantileTransformer": quantiles.quantile_transformer,
     "RBFSampler": approximations.rbf_sampler,
     "RadiusNeighborsClassifier": clusters.radius_classifier,
     "RadiusNeighborsRegressor": clusters.radius_regressor,
@@ -131,6 +137,7 @@ INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
         for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest")
         for kind in ("Classifier", "Regressor")
     },
+    "GaussianProcessRegressor": (processes.regressor, processes.is_known),
     "HistGradientBoostingClassifier": (boosting.histogram_boosting, boosting.needs_own),
     "HistGradientBoostingRegressor": (boosting.histogram_boosting, boosting.needs_own),
     "KNeighborsClassifier": (clusters.nearest_classifier, has_several_labels),
@@ -146,7 +153,7 @@ INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
 
 
 def _one_output(scope: Any, model: Any, inputs: list[Any], custom_parsers: Any = None) -> Any:
-    """For an estimator that transforms, although it could predict."""
+    """For an estimator that transforms, whatever its class or its parts could do."""
     return _declared(scope, model, inputs, inputs[0].type.__class__())
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import PPoly
+from scipy.interpolate import BSpline
 
 from modelpack.adapters.sklearn_converters.functions import exp_minus_one, log_of_one_plus
 from modelpack.adapters.sklearn_converters.writer import Writer
@@ -39,14 +40,14 @@ def interpolated(w: Writer, values: str, places: Any, heights: Any) -> str:
     if len(places) == 1:
         return w.op("Add", w.op("Mul", values, w.constant(0.0)), w.constant(heights[0]))
     slopes = np.diff(heights) / np.diff(places)
-    piece = _piece(w, values, places[1:-1], "Greater")
+    piece = piece_of(w, values, places[1:-1], "Greater")
     start, low, slope = (
         w.op("Gather", w.constant(each), piece) for each in (places[:-1], heights[:-1], slopes)
     )
     return w.op("Add", w.op("Mul", slope, w.op("Sub", values, start)), low)
 
 
-def _piece(w: Writer, values: str, borders: Array, comparison: str) -> str:
+def piece_of(w: Writer, values: str, borders: Array, comparison: str) -> str:
     """How many of the borders lie below each value."""
     beyond = w.op(comparison, w.upright(values), w.constant(borders[None]))
     if not len(borders):
@@ -98,55 +99,89 @@ def splines(w: Writer) -> None:
         raise NotImplementedError("extrapolation='error'")
     rows = w.rows()
     parts = [
-        _spline(w, w.column(rows, index), spline) for index, spline in enumerate(item.bsplines_)
+        _spline(w, w.column(rows, index), spline, _degree(item, index))
+        for index, spline in enumerate(item.bsplines_)
     ]
     w.finish(w.joined(parts))
 
 
-def _spline(w: Writer, values: str, spline: Any) -> str:
-    item, degree = w.item, spline.k
+def _degree(item: Any, column: int) -> int:
+    """The degree by which a column's first and last knot are found.
+
+    Below 2, ``SplineTransformer.transform`` adds to it in each column that it extends linearly.
+    """
+    grows = item.extrapolation == "linear" and item.degree < 2
+    return min(item.degree + column, 2) if grows else item.degree
+
+
+def _spline(w: Writer, values: str, spline: Any, degree: int) -> str:
+    item = w.item
     low, high = spline.t[degree], spline.t[len(spline.t) - degree - 1]
     missing = w.op("IsNaN", values)
     filled = w.op("Where", missing, w.constant(low), values)
-    within = w.op("Min", w.op("Max", filled, w.constant(low)), w.constant(high))
-    if item.extrapolation == "periodic":
-        apart = w.op("Sub", filled, w.constant(low))
-        turns = w.op("Floor", w.op("Div", apart, w.constant(high - low)))
-        place = w.op("Sub", filled, w.op("Mul", turns, w.constant(high - low)))
+    if item.extrapolation in {"constant", "linear"}:
+        within = w.op("Min", w.op("Max", filled, w.constant(low)), w.constant(high))
+        result = _polynomials(w, within, spline)
+        for index, end in enumerate((low, high)):
+            beyond = w.op(("Less", "Greater")[index], filled, w.constant(end))
+            line = _beyond(w, filled, spline, (degree, index))
+            result = w.op("Where", w.upright(beyond), line, result)
+    elif item.extrapolation == "periodic":
+        result = _polynomials(w, _turned(w, filled, low, high), spline)
     else:
-        place = filled if item.extrapolation == "continue" else within
-    result = _polynomials(w, place, spline)
-    if item.extrapolation == "linear":
-        beyond = w.upright(w.op("Sub", filled, within))
-        slopes = np.array([spline.derivative()(end) for end in (low, high)])
-        if degree == 1:  # at a knot the slope is that of the piece inside
-            slopes = np.array([_slope(spline, low, high, end) for end in (0, 1)])
-        below, above = (w.op("Mul", beyond, w.constant(slope[None])) for slope in slopes)
-        is_below = w.op("Less", beyond, w.constant(0.0))
-        result = w.op("Add", result, w.op("Where", is_below, below, above))
+        result = _polynomials(w, filled, spline)
     if item.handle_missing == "zeros":
-        result = w.op("Where", w.upright(w.op("IsNaN", values)), w.constant(0.0), result)
+        result = w.op("Where", w.upright(missing), w.constant(0.0), result)
     kept = result if item.include_bias else w.columns(result, range(spline.c.shape[1] - 1))
     return kept
 
 
-def _slope(spline: Any, low: float, high: float, end: int) -> Array:
-    knots = np.unique(np.clip(spline.t, low, high))
-    first, second = (knots[:2], knots[-2:])[end]
-    return np.asarray((spline(second) - spline(first)) / (second - first))
+def _turned(w: Writer, values: str, low: float, high: float) -> str:
+    """Values less the periods between them and the first."""
+    if high == low:
+        return w.op("Mul", values, w.constant(0.0))
+    apart = w.op("Sub", values, w.constant(low))
+    turns = w.op("Floor", w.op("Div", apart, w.constant(high - low)))
+    return w.op("Sub", values, w.op("Mul", turns, w.constant(high - low)))
+
+
+def _beyond(w: Writer, values: str, spline: Any, where: tuple[int, int]) -> str:
+    """All splines beyond the knots, constant or straight; those that end before are 0.
+
+    Args:
+        w: of the estimator.
+        values: of the column.
+        spline: of the column.
+        where: the degree by which knots are found, and 0 below the first one, 1 above the last.
+    """
+    (degree, side), straight = where, w.item.extrapolation == "linear"
+    end = spline.t[degree] if side == 0 else spline.t[-degree - 1]
+    count = spline.c.shape[1]
+    kept = degree + 1 if straight and degree <= 1 else degree
+    place = np.arange(count) if side == 0 else np.arange(count)[::-1]
+    heights = np.where(place < kept, spline(end), 0.0)
+    slopes = np.where(place < kept, spline(end, nu=1), 0.0) if straight else np.zeros(count)
+    apart = w.upright(w.op("Sub", values, w.constant(end)))
+    rising = w.op("Mul", apart, w.constant(slopes[None]))
+    return w.op("Add", rising, w.constant(heights[None]))
 
 
 def _polynomials(w: Writer, values: str, spline: Any) -> str:
-    """All splines at each value, ``[rows, splines]``."""
+    """All splines at each value, ``[rows, splines]``, by their Taylor series in each piece.
+
+    Pieces without length, between equal knots, are skipped, but for the one that SciPy takes
+    for values below the first knot, or for the last knot and above.
+    """
     degree = spline.k
-    first, last = degree, len(spline.t) - degree - 1
-    each = [PPoly.from_spline((spline.t, column, degree)) for column in spline.c.T]
-    starts = each[0].x[first:last]
-    factors = np.stack([polynomial.c[:, first:last] for polynomial in each], axis=-1)
-    piece = _piece(w, values, starts[1:], "GreaterOrEqual")
-    start = w.op("Gather", w.constant(starts), piece)
-    apart = w.upright(w.op("Sub", values, start))
-    result = w.op("Gather", w.constant(factors[0]), piece)
-    for factor in factors[1:]:
+    knots = spline.t[degree : len(spline.t) - degree]
+    starts = knots[:-1][np.diff(knots) > 0]
+    reach = max(knots[-1] - knots[0], 1.0)
+    places = np.array([knots[0] - reach, *starts, knots[-1] + reach])
+    endless = BSpline.construct_fast(spline.t, spline.c, degree, extrapolate=True)
+    factors = [endless(places, nu=order) / math.factorial(order) for order in range(degree + 1)]
+    piece = piece_of(w, values, np.array([*starts, knots[-1]]), "GreaterOrEqual")
+    apart = w.upright(w.op("Sub", values, w.op("Gather", w.constant(places), piece)))
+    result = w.op("Gather", w.constant(factors[-1]), piece)
+    for factor in factors[-2::-1]:
         result = w.op("Add", w.op("Mul", result, apart), w.op("Gather", w.constant(factor), piece))
     return result
