@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import onnx
 from modelpack import onnx_graph
 from modelpack.adapters import onnx_weights, tensorflow_onnx_ops
 from modelpack.adapters.onnx_canonical import canonicalize
+from modelpack.adapters.onnx_means import MEANS, by_rows
 from modelpack.adapters.onnx_padding import keep_zeros
 from modelpack.adapters.savedmodel_bytes import canonicalize_functions
 from modelpack.adapters.tensorflow_freezing import Frozen, Reader, frozen, rename
@@ -182,7 +183,17 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
         if keep_going:
             raise
         return _run_tf2onnx(definition, settings, keep_going=True)
-    return optimized.make_model("", graph_name="model")
+    model = optimized.make_model("", graph_name="model")
+    for node in model.graph.node:
+        if node.op_type in MEANS and (shape := optimized.get_shape(node.input[0])) is not None:
+            model.graph.value_info.append(_shape_info(node.input[0], shape))
+    return model
+
+
+def _shape_info(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
+    """What tells a shape, in which tf2onnx writes -1 for what is not known."""
+    known = [size if size >= 0 else None for size in shape]
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, known)
 
 
 def _raise_unsupported(failures: _Failures, cause: Exception | None) -> None:
@@ -223,6 +234,7 @@ def _finish(model: Any, signature: Signature, name: str, weights: Mapping[str, R
     _check_types(graph.input, signature.inputs)
     _replace(graph.input, signature.inputs)
     _replace(graph.output, signature.outputs)
+    by_rows(model)
     canonicalize(model)
     onnx_weights.attach(model, recipes, weights)
     graph.name = name

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 
 from modelpack import onnx_graph
+from modelpack.adapters.onnx_means import by_rows
 from modelpack.adapters.onnx_padding import keep_zeros
 from modelpack.errors import ConversionError
 from modelpack.signature import Signature, TensorSpec
@@ -21,6 +22,7 @@ def tidy(model: onnx.ModelProto, signature: Signature) -> None:
     """
     onnx_graph.scrub(model)
     keep_zeros(model)
+    by_rows(model)
     renamed: dict[str, str | int] = {}
     for value, spec in zip(model.graph.input, signature.inputs, strict=True):
         for have, want in zip(value.type.tensor_type.shape.dim, spec.shape or (), strict=True):

@@ -179,16 +179,37 @@ def _wide(x: Value) -> Value:
 
 @lowers("InstanceNormalization", 6, 22)
 def instance_normalization(x: Value, scale: Value, b: Value, *, epsilon: float = 1e-5) -> Value:
-    mean, variance = _moments(x, range(2, x.rank))
+    centred, mean, variance = _centred(x, range(2, x.rank))
     inverse = _inverse_deviation(variance, epsilon=epsilon)
-    # The product of what is small first: one pass less over the large tensor.
+    # The products of what is small first: passes less over the large tensor.
     factor = _product(inverse, _per_channel(scale, x.rank))
-    return _sum(_centred_and_scaled(x, mean, factor), _per_channel(b, x.rank))
+    return _scaled(centred, factor, _less(_per_channel(b, x.rank), mean, factor))
+
+
+def _centred(x: Value, axes: Sequence[int]) -> tuple[Value, Value, Value]:
+    """The value less its mean over axes, the mean of that, and the variance.
+
+    TensorFlow adds up what it takes the mean of one after the other: the mean of a constant
+    image of 96 by 96 is off by 1e-4 of it, and the inverse deviation makes 300 times of that.
+    So what is left of the mean is taken away too.
+    """
+    centred = _difference(x, reduced(x, axes, True, tf.reduce_mean))
+    return centred, *_moments(centred, axes)
+
+
+@elementwise
+def _difference(a: Any, b: Any) -> Any:
+    return a - b
 
 
 @elementwise
 def _sum(a: Any, b: Any) -> Any:
     return a + b
+
+
+@elementwise
+def _less(term: Any, mean: Any, factor: Any) -> Any:
+    return term - mean * factor
 
 
 @lowers("GroupNormalization", 18)
@@ -238,9 +259,9 @@ def _group_standardized(x: Value, groups: int, epsilon: float) -> Value:
         axes = [2]
     held = x.tensor if x.perm is None or len(shape) == 3 else x.held
     grouped = Value(sizes.reshape(held, shape))
-    mean, variance = _moments(grouped, axes)
+    centred, mean, variance = _centred(grouped, axes)
     inverse = _inverse_deviation(variance, epsilon=epsilon)
-    result = _centred_and_scaled(grouped, mean, inverse).held
+    result = _centred_and_scaled(centred, mean, inverse).held
     if len(shape) == 4:
         return x.like(sizes.reshape(result, Value(held).dims()))
     return Value(sizes.reshape(result, x.dims()))
@@ -285,8 +306,8 @@ def rms_normalization(
 
 @lowers("MeanVarianceNormalization", 9, 13)
 def mean_variance_normalization(x: Value, *, axes: Sequence[int] = (0, 2, 3)) -> Value:
-    mean, variance = _moments(x, axes)
-    return _centred_and_scaled(x, mean, _reciprocal_deviation(variance))
+    centred, mean, variance = _centred(x, axes)
+    return _centred_and_scaled(centred, mean, _reciprocal_deviation(variance))
 
 
 @elementwise
