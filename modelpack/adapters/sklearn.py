@@ -28,7 +28,7 @@ from modelpack.adapters.sklearn_ranges import (
     takes_negatives,
     without_negatives,
 )
-from modelpack.adapters.sklearn_refusals import caveats, outline
+from modelpack.adapters.sklearn_refusals import caveats, outline, refuse_boosters
 from modelpack.adapters.sklearn_signature import (
     Columns,
     accepts_missing,
@@ -124,7 +124,11 @@ def _native(ref: ModelRef) -> tuple[Columns, Signature, dict[str, Range]]:
     ranges = input_ranges(model, columns, specs)
     if not takes_negatives(model, columns, specs, ranges):
         ranges = without_negatives(specs, ranges)
-    return columns, signature_of(model, columns, specs, ranges), ranges
+    try:
+        return columns, signature_of(model, columns, specs, ranges), ranges
+    except InputError:
+        refuse_boosters(model)
+        raise
 
 
 # --- running -------------------------------------------------------------------------

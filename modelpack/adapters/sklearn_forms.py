@@ -9,8 +9,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
+from modelpack.adapters.boosters import count_columns
 from modelpack.adapters.boosters.trees import float32_not_above
 from modelpack.adapters.sklearn_converters.imputers import joined_steps
+from modelpack.adapters.sklearn_converters.transforming import TRANSFORMING, Transforming
 from modelpack.adapters.sklearn_loading import walk
 from modelpack.adapters.sklearn_signature import Columns, positions_of
 
@@ -32,6 +34,7 @@ def prepared(model: Any, columns: Columns) -> Any:
     """Return a copy of an estimator that is to be converted."""
     found = _by_position(_unwrapped(_copied(model), asked=True), columns)
     for _, item in walk(found):
+        count_columns(item)
         _make_convertible(item)
     return found
 
@@ -52,6 +55,8 @@ def _unwrapped(item: Any, asked: bool) -> Any:
     name = type(item).__name__
     if name in _DELEGATES:
         return _unwrapped(getattr(item, _DELEGATES[name]), asked)
+    if name in TRANSFORMING and not asked:
+        return Transforming(item)
     if name in {"RFE", "RFECV"} and asked:
         return Pipeline([("select", item), ("estimator", _unwrapped(item.estimator_, asked))])
     if hasattr(item, "steps"):

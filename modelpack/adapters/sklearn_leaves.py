@@ -60,6 +60,8 @@ def trees_of(item: Any) -> list[Tree]:
     """
     if is_booster(item):
         return _of_booster(item)
+    if hasattr(item, "order_"):  # a chain, whose trees look at what others answer too
+        return []
     if hasattr(item, "_predictors"):
         return [_of_histograms(tree.nodes) for group in item._predictors for tree in group]
     members = getattr(item, "estimators_", [item])

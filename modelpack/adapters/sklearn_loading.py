@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from modelpack import reference
 from modelpack.adapters import isolation, sklearn_unpickling
-from modelpack.adapters.boosters import LIBRARIES, is_booster, is_fitted
+from modelpack.adapters.boosters import LIBRARIES, count_columns, is_booster, is_fitted
 from modelpack.adapters.boosters.files import as_estimator, load_file
 from modelpack.adapters.pickles import pickle_globals
 from modelpack.artifact import Encoding, ModelRef
@@ -211,6 +211,8 @@ def _checked(model: Any, ref: ModelRef) -> Any:
     except TypeError as error:
         raise InputError(f"'{ref.display}' holds no estimator: {error}") from None
     model = _unwrapped(model, ref)
+    for _, item in walk(model):
+        count_columns(item)
     _check_trees(model, ref)
     return model
 

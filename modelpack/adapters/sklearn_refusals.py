@@ -38,6 +38,21 @@ def refuse_unsupported(model: Any) -> None:
         )
 
 
+def refuse_boosters(model: Any) -> None:
+    """Check the boosters inside of an estimator that cannot be called.
+
+    Raises:
+        UnsupportedOpsError: some cannot be converted; all are listed.
+    """
+    found = [
+        f"{path} ({type(item).__name__}): {problem}"
+        for path, item in walk(model)
+        if is_booster(item) and (problem := booster_problem(item))
+    ]
+    if found:
+        raise UnsupportedOpsError("cannot be converted to ONNX: " + "; ".join(found))
+
+
 def caveats(model: Any) -> tuple[str, ...]:
     """Say where the converted estimator is an approximation that parity has to judge."""
     return tuple(

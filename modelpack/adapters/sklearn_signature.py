@@ -17,6 +17,7 @@ from scipy import sparse
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 
 from modelpack.adapters.boosters import columns_of_booster, is_booster, ranks
+from modelpack.adapters.sklearn_loading import children
 from modelpack.errors import ConversionError, InputError
 from modelpack.samples import SIZES, Array, numpy_dtype
 from modelpack.signature import DType, Meaning, Signature, TensorSpec
@@ -64,6 +65,7 @@ def columns_of(model: Any) -> Columns:
     """
     first = first_step(model)
     if takes_text(first):
+        _refuse_files(first)
         return Columns("text", (), (), (DType.STRING,), 1)
     names = tuple(map(str, getattr(model, "feature_names_in_", ())))
     width = getattr(model, "n_features_in_", None)
@@ -95,6 +97,15 @@ def takes_text(step: Any) -> bool:
         return type(step).__name__ in OF_TEXT
     parts = [part for _, part in step.transformer_list if part != "drop"]
     return bool(parts) and all(takes_text(first_step(part)) for part in parts)
+
+
+def _refuse_files(step: Any) -> None:
+    for part in [first_step(part) for _, part in getattr(step, "transformer_list", [("", step)])]:
+        if getattr(part, "input", "content") != "content":
+            raise InputError(
+                f"the {type(part).__name__} reads its texts from files (input={part.input!r})",
+                hint="set its input to 'content', and give texts",
+            )
 
 
 def input_specs(columns: Columns) -> tuple[TensorSpec, ...]:
@@ -216,7 +227,12 @@ def _of_columns(
         for _, step in model.transformer_list:
             found = {**found, **_of_columns(told, step, where, names)}
         return found
-    each = told(model) or [None] * len(where)
+    each = told(model)
+    if each is None:
+        for _, child in children(model):  # of what asks others, given the same columns
+            if getattr(child, "n_features_in_", None) == len(where):
+                return _of_columns(told, child, where, names)
+        return {}
     return {index: value for index, value in zip(where, each, strict=False) if value is not None}
 
 

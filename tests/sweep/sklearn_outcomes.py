@@ -30,8 +30,6 @@ REFUSED: dict[str, str] = {
 
 # Combinations that are refused.
 REFUSED_PIPELINES = {
-    "quantiles of columns",
-    "clusters, logistic",
     "NaN, neighbors, forest",
 }
 

@@ -43,6 +43,12 @@ def columns_of_booster(item: Any) -> tuple[tuple[str, ...], int]:
     return () if names == made_up else names, width
 
 
+def count_columns(item: Any) -> None:
+    """Let a booster know how many columns it takes: CatBoost forgets it when it is copied."""
+    if library_of(item) == "catboost" and is_fitted(item):
+        item._n_features_in = len(item.feature_names_)
+
+
 def is_fitted(item: Any) -> bool:
     """Whether a booster is fitted."""
     if library_of(item) == "catboost":

@@ -57,11 +57,23 @@ def _shapes(operator: Any) -> None:
         operator.outputs[0].type = FloatTensorType([rows, read(item).targets])
 
 
+def sums_of(writer: Writer, item: Any, rows: str) -> str:
+    """The sums of a booster's trees, float32 ``[rows, targets]``.
+
+    Args:
+        writer: of the booster, or of an estimator that asks it.
+        item: the booster.
+        rows: float32.
+    """
+    forest = read(item)
+    given = _missing_marked(writer, rows, forest, item.n_features_in_)
+    return writer.op("TreeEnsembleRegressor", given, domain="ai.onnx.ml", **ensemble(forest))
+
+
 def _convert(scope: Any, operator: Any, container: Any) -> None:
     writer = Writer(scope, operator, container)
     forest = read(writer.item)
-    rows = _missing_marked(writer, writer.rows("float32"), forest)
-    sums = writer.op("TreeEnsembleRegressor", rows, domain="ai.onnx.ml", **ensemble(forest))
+    sums = sums_of(writer, writer.item, writer.rows("float32"))
     answers = TRANSFORMS[forest.transform](writer, sums)
     if not hasattr(writer.item, "predict_proba"):
         writer.finish(answers)
@@ -73,7 +85,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         writer.finish_classes(answers)
 
 
-def _missing_marked(writer: Writer, rows: str, forest: Forest) -> str:
+def _missing_marked(writer: Writer, rows: str, forest: Forest, width: int) -> str:
     """Replace what a booster takes for a missing value by NaN."""
     nan = writer.constant(np.nan, "float32")
     if forest.missing is not None:
@@ -81,7 +93,7 @@ def _missing_marked(writer: Writer, rows: str, forest: Forest) -> str:
         rows = writer.op("Where", given, nan, rows)
     if forest.zero_missing:
         # Other columns are compared with a number that no magnitude is below.
-        width = max(writer.item.n_features_in_, *(index + 1 for index in forest.zero_missing))
+        width = max(width, *(index + 1 for index in forest.zero_missing))
         limits = np.full(width, -1.0)
         limits[list(forest.zero_missing)] = ZERO
         size = writer.op("Abs", rows)

@@ -63,8 +63,7 @@ def read(item: Any) -> Forest:
     # Random forests average (``average_output`` in src/boosting/gbdt_model_text.cpp).
     share = targets / len(parts) if "average_output" in header else 1.0
     objective, *settings = header["objective"].split()
-    sigmoid = [float(item.partition(":")[2]) for item in settings if item.startswith("sigmoid:")]
-    share *= sigmoid[0] if sigmoid else 1.0
+    share *= slope(item)
     trees = [_tree(part, index % targets, share) for index, part in enumerate(parts)]
     return Forest(
         trees,
@@ -73,6 +72,13 @@ def read(item: Any) -> Forest:
         transform="signed_square" if "sqrt" in settings else _TRANSFORMS[objective],
         zero_missing=_zero_missing(parts),
     )
+
+
+def slope(item: Any) -> float:
+    """What the sums are multiplied by before they become probabilities."""
+    _, *settings = _parsed(_booster(item))[0]["objective"].split()
+    given = [float(part.partition(":")[2]) for part in settings if part.startswith("sigmoid:")]
+    return given[0] if given else 1.0
 
 
 def _booster(item: Any) -> Any:

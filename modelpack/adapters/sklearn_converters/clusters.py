@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 
 from modelpack.adapters.sklearn_converters.distances import (
     distances,
@@ -14,6 +15,7 @@ from modelpack.adapters.sklearn_converters.distances import (
 from modelpack.adapters.sklearn_converters.labels import finish_chosen, finish_labels
 from modelpack.adapters.sklearn_converters.writer import Writer
 from modelpack.adapters.sklearn_signature import has_several_labels
+from modelpack.samples import Array
 
 
 def birch(w: Writer) -> None:
@@ -179,29 +181,57 @@ def radius_transformer(w: Writer) -> None:
     return w.finish(w.op("Where", near, far, w.constant(0.0)))
 
 
+# Metrics that skl2onnx knows, as scikit-learn calls them after fitting.
+_USUAL = {"euclidean", "manhattan", "minkowski", "cosine"}
+
+
+def needs_own_neighbors(item: Any) -> bool:
+    """Whether skl2onnx loses something of an estimator that asks the nearest rows."""
+    weighted = (item.effective_metric_params_ or {}).get("w") is not None
+    unusual = weighted or item.effective_metric_ not in _USUAL or item.weights != "uniform"
+    return unusual or (is_classifier(item) and has_several_labels(item))
+
+
 def nearest_classifier(w: Writer) -> None:
-    """Shares of the classes of several labels among the nearest known rows.
+    """Shares of the classes among the nearest known rows.
 
     Raises:
         NotImplementedError: of weights by a function.
     """
     item = w.item
-    ends = np.cumsum([0, *map(len, item.classes_)])[:-1]
-    one_hot = np.zeros((len(item._y), sum(map(len, item.classes_))))
-    for column, known in zip(ends, item._y.T, strict=True):
-        one_hot[np.arange(len(known)), column + known] = 1.0
+    several = has_several_labels(item)
+    classes = item.classes_ if several else [item.classes_]
+    known = np.asarray(item._y).reshape(len(item._fit_X), -1)
+    one_hot = [np.eye(len(own))[column] for own, column in zip(classes, known.T, strict=True)]
+    votes = _of_nearest(w, np.concatenate(one_hot, axis=1))
+    (finish_labels if several else Writer.finish_classes)(w, votes)
+
+
+def nearest_regressor(w: Writer) -> None:
+    """Mean of the targets of the nearest known rows.
+
+    Raises:
+        NotImplementedError: of weights by a function.
+    """
+    targets = np.asarray(w.item._y, np.float64)
+    w.finish(_of_nearest(w, targets.reshape(len(targets), -1)))
+
+
+def _of_nearest(w: Writer, values: Array) -> str:
+    """Mean of the values of the nearest known rows, ``[rows, columns]``."""
+    item = w.item
     count = w.integers(item.n_neighbors)
     far, index = w.ops("TopK", 2, _neighbor_distances(w), count, axis=1, largest=0)
-    votes = w.op("Gather", w.constant(one_hot), index, axis=0)
+    found = w.op("Gather", w.constant(values), index, axis=0)
     if item.weights == "distance":
         weights = _inverse(w, far, w.op("Reciprocal", far))
         weights = w.op("Div", weights, w.summed(weights))
-    elif item.weights == "uniform":
+    elif item.weights in {"uniform", None}:
         weights = w.repeated(far, np.full(item.n_neighbors, 1 / item.n_neighbors))
     else:
         raise NotImplementedError("weights by a function")
-    votes = w.op("Mul", votes, w.op("Unsqueeze", weights, w.integers(2)))
-    finish_labels(w, w.reduced_along("ReduceSum", votes, 1))
+    weighted = w.op("Mul", found, w.op("Unsqueeze", weights, w.integers(2)))
+    return w.reduced_along("ReduceSum", weighted, 1)
 
 
 def _neighbor_distances(w: Writer) -> str:
@@ -211,11 +241,16 @@ def _neighbor_distances(w: Writer) -> str:
         NotImplementedError: of some metrics, and of parameters other than a power.
     """
     item = w.item
-    others = set(item.effective_metric_params_ or {}) - {"p"}
-    if others:
-        raise NotImplementedError(f"the metric {item.metric!r} with {', '.join(sorted(others))}")
-    p = item.effective_metric_params_.get("p", item.p)
-    return metric_distances(w, w.rows(), item._fit_X, item.effective_metric_, p)
+    given = dict(item.effective_metric_params_ or {})
+    p, weights = given.pop("p", item.p), given.pop("w", None)
+    if any(value is not None for value in given.values()):
+        raise NotImplementedError(f"the metric {item.metric!r} with {', '.join(sorted(given))}")
+    rows, points = w.rows(), item._fit_X
+    metric = item.effective_metric_
+    if weights is not None:  # w |x - y|^p, which moves into x and y
+        scale = np.asarray(weights, np.float64) ** (1 / p)
+        rows, points = w.op("Mul", rows, w.constant(scale[None])), points * scale
+    return metric_distances(w, rows, points, metric, p)
 
 
 def _weights(w: Writer) -> str:
@@ -223,7 +258,7 @@ def _weights(w: Writer) -> str:
     item = w.item
     far = _neighbor_distances(w)
     near = w.op("LessOrEqual", far, w.constant(float(item.radius)))
-    if item.weights == "uniform":
+    if item.weights in {"uniform", None}:
         return w.cast(near, "float64")
     if item.weights != "distance":
         raise NotImplementedError("weights by a function")

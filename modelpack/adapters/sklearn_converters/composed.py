@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.sklearn_converters.decisions import decision, positive, shares
 from modelpack.adapters.sklearn_converters.functions import traced
 from modelpack.adapters.sklearn_converters.labels import finish_chosen
 from modelpack.adapters.sklearn_converters.steps import interpolated
 from modelpack.adapters.sklearn_converters.writer import Writer
+from modelpack.adapters.sklearn_signature import final_step
 
 _TINY = 1e-12
 """What temperature scaling adds to probabilities (``_convert_to_logits``)."""
@@ -122,6 +124,12 @@ def _undone(w: Writer, transformer: Any, values: str) -> str:
 # --- calibration ---------------------------------------------------------------------------
 
 
+def calibrates_itself(item: Any) -> bool:
+    """Whether skl2onnx loses something of a CalibratedClassifierCV."""
+    inner = (each.estimator for each in item.calibrated_classifiers_)
+    return item.method != "sigmoid" or any(is_booster(final_step(each)) for each in inner)
+
+
 def calibrated(w: Writer) -> None:
     """The mean of what calibrated classifiers answer.
 
@@ -173,8 +181,11 @@ def _of_calibrator(w: Writer, calibrator: Any, scores: str) -> str:
 
 def _cooled(w: Writer, each: Any, said: str, two: bool) -> str:
     decides = hasattr(each.estimator, "decision_function")
-    if two:
+    if two and decides:
         logits = w.joined([w.op("Neg", said), said])
+    elif two:
+        both = w.joined([w.op("Sub", w.constant(1.0), said), said])
+        logits = w.op("Log", w.op("Add", both, w.constant(_TINY)))
     elif decides:
         logits = said
     else:

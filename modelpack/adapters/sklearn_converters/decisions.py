@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import is_regressor
+from sklearn.pipeline import Pipeline
 
+from modelpack.adapters.boosters import library_of
+from modelpack.adapters.boosters.converting import sums_of
+from modelpack.adapters.boosters.from_lightgbm import slope
 from modelpack.adapters.sklearn_converters.distances import kernel
 from modelpack.adapters.sklearn_converters.writer import Answer, Writer
 from modelpack.samples import Array
@@ -20,12 +24,15 @@ def decision(w: Writer, estimator: Any, rows: str) -> str:
     """
     name = type(estimator).__name__
     if hasattr(estimator, "steps"):
-        for _, step in estimator.steps[:-1]:
-            if step not in {None, "passthrough"}:
-                rows = w.ask(step, rows).scores
+        before = [pair for pair in estimator.steps[:-1] if pair[1] not in (None, "passthrough")]
+        if before:
+            rows = w.ask(Pipeline(before), rows).scores
         return decision(w, estimator.steps[-1][1], rows)
     if name in {"SVC", "NuSVC"}:
         return _of_machine(w, estimator, rows)
+    if library_of(estimator) == "lightgbm":
+        sums = w.cast(sums_of(w, estimator, w.cast(rows, "float32")), "float64")
+        return w.op("Div", sums, w.constant(slope(estimator)))
     if name == "OneVsRestClassifier" and not estimator.multilabel_:
         return w.joined([positive(w, inner, rows) for inner in estimator.estimators_])
     if name == "OneVsOneClassifier":
@@ -44,6 +51,8 @@ def can_decide(estimator: Any) -> bool:
         estimator = estimator.steps[-1][1]
     if not hasattr(estimator, "decision_function"):
         return False
+    if library_of(estimator) == "lightgbm":
+        return True
     if type(estimator).__name__ in {"SVC", "NuSVC"}:
         return isinstance(estimator.kernel, str)
     return isinstance(getattr(estimator, "coef_", None), np.ndarray)

@@ -52,6 +52,9 @@ def metric_distances(w: Writer, rows: str, points: Any, metric: str, p: float = 
         return distances(w, rows, points)
     if metric == "sqeuclidean":
         return squared_distances(w, rows, points)
+    if metric == "cosine":
+        likeness = w.linear(*_of_length_one(w, rows, np.asarray(points, np.float64)))
+        return w.op("Sub", w.constant(1.0), likeness)
     apart = w.op("Abs", differences(w, rows, points))
     if metric in {"manhattan", "cityblock", "l1"}:
         return w.summed(apart, keepdims=0)

@@ -24,7 +24,7 @@ class ImputedEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     def __init__(self, imputer: Any, encoder: Any) -> None:
-        self.imputer, self.encoder = imputer, encoder
+        self.imputer, self.encoder, self.stands_for = imputer, encoder, encoder
         self.n_features_in_ = imputer.n_features_in_
 
     def transform(self, rows: Any) -> Any:

@@ -42,6 +42,7 @@ from modelpack.adapters.sklearn_converters import (
     projections,
     quantiles,
     steps,
+    transforming,
 )
 from modelpack.adapters.sklearn_converters.text import vectorizers
 from modelpack.adapters.sklearn_converters.writer import Writer
@@ -121,6 +122,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "TfidfTransformer": vectorizers.weights,
     "TfidfVectorizer": vectorizers.weighted_counts,
     "TransformedTargetRegressor": composed.transformed_target,
+    "Transforming": transforming.transforming,
     "TunedThresholdClassifierCV": composed.threshold,
 }
 
@@ -131,7 +133,7 @@ _OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, T
 
 # Those that take the place of skl2onnx's own for some estimators of a class.
 INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
-    "CalibratedClassifierCV": (composed.calibrated, lambda item: item.method != "sigmoid"),
+    "CalibratedClassifierCV": (composed.calibrated, composed.calibrates_itself),
     **{
         f"{name}{kind}": (forests.forest, lambda _: True)
         for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest")
@@ -140,14 +142,18 @@ INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
     "GaussianProcessRegressor": (processes.regressor, processes.is_known),
     "HistGradientBoostingClassifier": (boosting.histogram_boosting, boosting.needs_own),
     "HistGradientBoostingRegressor": (boosting.histogram_boosting, boosting.needs_own),
-    "KNeighborsClassifier": (clusters.nearest_classifier, has_several_labels),
+    "KNeighborsClassifier": (clusters.nearest_classifier, clusters.needs_own_neighbors),
+    "KNeighborsRegressor": (clusters.nearest_regressor, clusters.needs_own_neighbors),
     "MLPClassifier": (labels.perceptron, has_several_labels),
     "OneVsRestClassifier": (labels.one_versus_rest, lambda _: True),
     "RidgeClassifier": (labels.ridge, has_several_labels),
     "RidgeClassifierCV": (labels.ridge, has_several_labels),
     "StackingClassifier": (
         composed.stacking,
-        lambda item: "decision_function" in item.stack_method_ and len(item.classes_) == 2,
+        lambda item: (
+            "predict" in item.stack_method_
+            or ("decision_function" in item.stack_method_ and len(item.classes_) == 2)
+        ),
     ),
 }
 
@@ -274,7 +280,8 @@ def _function(converter: Callable[[Writer], None]) -> Callable[[Any, Any, Any], 
         try:
             converter(Writer(scope, operator, container))
         except NotImplementedError as error:
-            name = type(operator.raw_operator).__name__
+            item = operator.raw_operator
+            name = type(getattr(item, "stands_for", item)).__name__
             raise UnsupportedOpsError(
                 f"{name} cannot be converted to ONNX: {error}",
                 hint="choose another setting, or move this step out of the model",

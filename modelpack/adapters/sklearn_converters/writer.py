@@ -11,7 +11,12 @@ import onnx.helper
 import onnx.parser
 from onnx import TensorProto
 from skl2onnx._supported_operators import sklearn_operator_name_map
-from skl2onnx.common.data_types import Int64TensorType, StringTensorType, guess_proto_type
+from skl2onnx.common.data_types import (
+    Int64TensorType,
+    StringTensorType,
+    guess_proto_type,
+    guess_tensor_type,
+)
 from skl2onnx.operator_converters.common import concatenate_variables
 from sklearn.base import is_classifier
 
@@ -88,6 +93,10 @@ def _set(attribute: onnx.AttributeProto, values: Array) -> None:
         getattr(attribute, field).extend(values.tolist())
 
 
+# Stands for the columns of an estimator's input where these are no matrix of numbers.
+_AS_GIVEN = "columns as they are given"
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a classifier answers: names of tensors.
@@ -153,9 +162,16 @@ class Writer:
         return self.flat(source)
 
     def rows(self, dtype: str = "float64") -> str:
-        """All columns of the input as one matrix."""
-        source = concatenate_variables(self._scope, self._operator.inputs, self._container)
-        return self.cast(source, dtype)
+        """All columns of the input as one matrix.
+
+        Columns of text are none: what is returned then may only be handed to `ask`.
+        """
+        if any(isinstance(value.type, StringTensorType) for value in self._operator.inputs):
+            return _AS_GIVEN
+        inputs = self._operator.inputs
+        if len(inputs) == 1:
+            return self.cast(inputs[0].full_name, dtype)
+        return self.cast(concatenate_variables(self._scope, inputs, self._container), dtype)
 
     def each_column(self) -> list[Column]:
         """The columns of the inputs one by one, in their own types."""
@@ -177,6 +193,8 @@ class Writer:
 
     def ops(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
         """Append a node; return the names of its outputs."""
+        if _AS_GIVEN in inputs:
+            raise NotImplementedError("columns of text, outside of a pipeline that encodes them")
         made = [str(self._scope.get_unique_variable_name(kind.lower())) for _ in range(outputs)]
         name = self._scope.get_unique_operator_name(kind)
         domain = attributes.pop("domain", None)
@@ -308,16 +326,29 @@ class Writer:
         return self.op("Gather", self.constant(texts, kind), index, axis=0)
 
     def ask(self, estimator: Any, rows: str) -> Answer:
-        """Write another estimator, asked for a matrix of float64.
+        """Write another estimator, asked for a matrix of float64, or for the same columns.
 
         Returns:
             for anything but a classifier, its only output as ``scores``.
         """
         alias = sklearn_operator_name_map[type(estimator)]
         operator = self._scope.declare_local_operator(alias, estimator)
-        kind = self._operator.inputs[0].type.__class__
-        if kind in {Int64TensorType, StringTensorType}:
-            raise NotImplementedError(f"{type(self.item).__name__} of whole numbers or text")
+        kind = guess_tensor_type(self._operator.inputs[0].type).__class__
+        if rows == _AS_GIVEN:
+            operator.inputs = list(self._operator.inputs)
+        else:
+            operator.inputs.append(self._given(estimator, rows, kind))
+        labels = ""
+        if is_classifier(estimator):
+            answer = self._scope.declare_local_variable("asked_label", Int64TensorType())
+            operator.outputs.append(answer)
+            labels = answer.full_name
+        scores = self._scope.declare_local_variable("asked_scores", kind())
+        operator.outputs.append(scores)
+        return Answer(labels, self.cast(scores.full_name, "float64"))
+
+    def _given(self, estimator: Any, rows: str, kind: Any) -> Any:
+        """Rows as an input of another estimator."""
         width = getattr(estimator, "n_features_in_", None)
         given = self._scope.declare_local_variable("asked", kind([None, width]))
         self._container.add_node(
@@ -327,15 +358,7 @@ class Writer:
             name=self._scope.get_unique_operator_name("Cast"),
             to=guess_proto_type(given.type),
         )
-        operator.inputs.append(given)
-        labels = ""
-        if is_classifier(estimator):
-            answer = self._scope.declare_local_variable("asked_label", Int64TensorType())
-            operator.outputs.append(answer)
-            labels = answer.full_name
-        scores = self._scope.declare_local_variable("asked_scores", kind())
-        operator.outputs.append(scores)
-        return Answer(labels, self.cast(scores.full_name, "float64"))
+        return given
 
     def finish(self, *names: str) -> None:
         """Give tensors out as the outputs of the estimator, in their declared types."""
