@@ -136,7 +136,7 @@ def _counted(writer: Writer, text: str) -> str:
     text = _preprocessed(writer, text, reading.needs_sigma([*vocabulary, *stop]))
     if item.analyzer == "word":
         parts = reading.tokens(writer, text, _tokens(item))
-        grams = _grams_of_words(vocabulary, item.ngram_range, stop)
+        grams = _grams_of_words(vocabulary, item.ngram_range)
     elif item.analyzer == "char":
         parts = reading.single_spaced(writer, text)
         grams = _grams_of_characters(vocabulary, item.ngram_range)
@@ -158,9 +158,7 @@ def _preprocessed(writer: Writer, text: str, sigma: bool) -> str:
     return reading.replaced(writer, text, table(functions), sigma and kept)
 
 
-def _grams_of_words(
-    vocabulary: Mapping[str, int], lengths: tuple[int, int], stop: frozenset[str]
-) -> dict[_Gram, int]:
+def _grams_of_words(vocabulary: Mapping[str, int], lengths: tuple[int, int]) -> dict[_Gram, int]:
     """The column of each sequence of tokens: a term may be several, if tokens hold blanks."""
     grams = {}
     for term, column in vocabulary.items():
@@ -169,7 +167,7 @@ def _grams_of_words(
             for cuts in combinations(blanks, length - 1):
                 edges = [-1, *cuts, len(term)]
                 words = tuple(term[begin + 1 : end] for begin, end in pairwise(edges))
-                if all(words) and stop.isdisjoint(words):
+                if all(words):
                     grams[words] = column
     return grams
 
