@@ -54,7 +54,7 @@ def metric_distances(w: Writer, rows: str, points: Any, metric: str, p: float = 
         return squared_distances(w, rows, points)
     if metric == "cosine":
         likeness = w.linear(*_of_length_one(w, rows, np.asarray(points, np.float64)))
-        return w.op("Sub", w.constant(1.0), likeness)
+        return w.op("Max", w.op("Sub", w.constant(1.0), likeness), w.constant(0.0))
     apart = w.op("Abs", differences(w, rows, points))
     if metric in {"manhattan", "cityblock", "l1"}:
         return w.summed(apart, keepdims=0)
