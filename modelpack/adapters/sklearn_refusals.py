@@ -19,6 +19,9 @@ _REFUSED = {
     "KNNImputer": "of rows at equal distance it takes others than scikit-learn",
 }
 
+# From so many features on, a row of hashes takes a noticeable amount of memory.
+_MANY_HASHES = 1 << 16
+
 
 def refuse_unsupported(model: Any) -> None:
     """Check every step of an estimator.
@@ -54,12 +57,16 @@ def refuse_boosters(model: Any) -> None:
 
 
 def caveats(model: Any) -> tuple[str, ...]:
-    """Say where the converted estimator is an approximation that parity has to judge."""
-    return tuple(
-        f"{path}: isotonic calibration is a step function, whose steps ONNX places approximately"
-        for path, item in walk(model)
-        if type(item).__name__ == "CalibratedClassifierCV" and item.method == "isotonic"
-    )
+    """Say where the converted estimator is an approximation, or takes much memory."""
+    found = []
+    for path, item in walk(model):
+        if type(item).__name__ == "CalibratedClassifierCV" and item.method == "isotonic":
+            steps = "a step function, whose steps ONNX places approximately"
+            found.append(f"{path}: isotonic calibration is {steps}")
+        if type(item).__name__ == "HashingVectorizer" and item.n_features >= _MANY_HASHES:
+            size = f"{4 * item.n_features / 1e6:.1f} MB a row"
+            found.append(f"{path}: ONNX has no sparse tensors, so {size}: fewer n_features help")
+    return tuple(found)
 
 
 def outline(model: Any) -> str:

@@ -28,6 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
 from modelpack.adapters import sklearn as sklearn_adapter
+from modelpack.adapters.sklearn_refusals import caveats
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import InputError, UnsupportedOpsError
 from modelpack.steps import StepOptions
@@ -266,3 +267,9 @@ def test_texts_in_files_are_refused() -> None:
 def test_an_opset_without_strings_is_refused() -> None:
     with pytest.raises(UnsupportedOpsError, match="opset 19"):
         session(CountVectorizer().fit(SEEN), opset=19)
+
+
+def test_many_dense_hashes_are_noted() -> None:
+    (note,) = caveats(make_pipeline(HashingVectorizer()))
+    assert "4.2 MB a row" in note
+    assert caveats(HashingVectorizer(n_features=1024)) == ()
