@@ -10,8 +10,25 @@ from typing import Any
 @contextlib.contextmanager
 def plain_forms() -> Iterator[None]:
     """Trace every layer in a form that can be converted, for a while."""
-    with plain_convolution(), folded_time():
+    with plain_convolution(), folded_time(), no_dropout_masks():
         yield
+
+
+@contextlib.contextmanager
+def no_dropout_masks() -> Iterator[None]:
+    """Trace recurrent layers without the masks of their dropout, which inference does not read.
+
+    Keras makes them all the same before the loop, and counts on the state of a random generator.
+    A layer called with ``training=True`` makes its own as it needs them.
+    """
+    from keras.layers import RNN
+
+    original = RNN._maybe_config_dropout_masks
+    RNN._maybe_config_dropout_masks = lambda *_: None
+    try:
+        yield
+    finally:
+        RNN._maybe_config_dropout_masks = original
 
 
 @contextlib.contextmanager

@@ -409,9 +409,11 @@ _ARITHMETIC = ("MatMul", "BatchMatMul", "Conv", "DepthwiseConv", "Einsum", "Mul"
 def _coarse_arithmetic(ref: ModelRef) -> str:
     """The coarsest dtype that the graph computes in; empty for float32 and finer."""
     types = {
-        tf.as_dtype(node.attr["T"].type).name
+        tf.as_dtype(node.attr[name].type).name
         for node in _serving_nodes(_read_proto(ref).meta_graphs[0])
         if node.op.startswith(_ARITHMETIC)
+        for name in ("T", "Ta", "Tb")  # products of batches have one for each side
+        if name in node.attr
     }
     return max(types & COARSER.keys(), key=COARSER.__getitem__, default="")
 

@@ -7,9 +7,10 @@ converted model is written (`Frozen.weights`).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -22,6 +23,9 @@ Reader: TypeAlias = Callable[[], npt.NDArray[Any]]
 Table: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 _LOOKUPS = {"LookupTableFindV2"}
+
+# How the names of ops begin that write variables.
+_WRITES = ("Assign", "ResourceScatter")
 
 # Variables of fewer elements are constants: optimizers fold norms and biases into others.
 _SMALLEST = 1024
@@ -83,7 +87,7 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
             aggressive_inlining=True,
             variable_names_denylist=kept,
         )
-        _demand_unchanged(data.graph_def)
+        _drop_unread_changes(data.graph_def, [tensor.op.name for tensor in concrete.outputs])
         unfit = kept - _merely_read(data.graph_def, kept)
         if not unfit:
             break
@@ -149,24 +153,84 @@ def _check_size(variables: Iterator[Any]) -> None:
         )
 
 
-def _demand_unchanged(graph: Any) -> None:
-    """Check that nothing which runs writes a variable: a graph has no place to keep it."""
+def _drop_unread_changes(graph: Any, outputs: Iterable[str]) -> None:
+    """Drop what writes variables that the outputs do not read, as the state of random numbers.
+
+    Raises:
+        ConversionError: the outputs depend on what is written: a graph has no place to keep it.
+    """
     functions = {item.signature.name: item.node_def for item in graph.library.function}
-    pending = [graph.node]
+    writers = [(node, found) for node in graph.node if (found := _writer(node, functions))]
+    if not writers:
+        return
+    nodes = {node.name: node for node in graph.node}
+    needed = _reached(nodes, outputs)
+    for node, found in writers:
+        if {node.name, *_handles(nodes, node)} & needed:
+            raise ConversionError(
+                f"the model changes a variable while it answers (node '{found.name}', "
+                f"{found.op}), and ONNX keeps none between calls",
+                hint="save a function that only reads its variables",
+            )
+    kept = [copy.deepcopy(node) for node in graph.node if _stays(node, needed)]
+    names = {node.name for node in kept}
+    del graph.node[:]
+    graph.node.extend(kept)
+    for node in graph.node:
+        left = [item for item in node.input if item[0] != "^" or item[1:] in names]
+        del node.input[:]
+        node.input.extend(left)
+
+
+def _stays(node: Any, needed: Set[str]) -> bool:
+    return node.name in needed or node.op == "Placeholder"
+
+
+def _writer(node: Any, functions: Mapping[str, Any]) -> Any:
+    """The node that writes a variable: this one, or one in a function it calls; else None."""
+    pending = [[node]]
     seen: set[str] = set()
     while pending:
-        for node in pending.pop():
-            if node.op.startswith(("Assign", "ResourceScatter")):
-                raise ConversionError(
-                    f"the model changes a variable while it answers (node '{node.name}', "
-                    f"{node.op}), and ONNX keeps none between calls",
-                    hint="save a function that only reads its variables",
-                )
-            called = {item.func.name for item in node.attr.values() if item.HasField("func")}
-            called |= {item.name for value in node.attr.values() for item in value.list.func}
+        for inner in pending.pop():
+            if inner.op.startswith(_WRITES):
+                return inner
+            called = {item.func.name for item in inner.attr.values() if item.HasField("func")}
+            called |= {item.name for value in inner.attr.values() for item in value.list.func}
             fresh = sorted(called & functions.keys() - seen)
             seen.update(fresh)
             pending += [functions[name] for name in fresh]
+    return None
+
+
+def _reached(nodes: Mapping[str, Any], names: Iterable[str]) -> set[str]:
+    """The nodes that values of these are computed from, themselves included."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in found and name in nodes:
+            found.add(name)
+            pending += [item.partition(":")[0] for item in nodes[name].input if item[0] != "^"]
+    return found
+
+
+def _handles(nodes: Mapping[str, Any], writer: Any) -> set[str]:
+    """What holds the variables that a node writes, or gives to a function that writes some."""
+    pending = list(writer.input[:1] if writer.op.startswith(_WRITES) else writer.input)
+    found = set()
+    while pending:
+        node = nodes.get(pending.pop().partition(":")[0])  # none for what is merely waited for
+        if node is not None and node.op == "Identity":
+            pending.append(node.input[0])
+        elif node is not None and (node.op == "VarHandleOp" or _is_handle(node)):
+            found.add(node.name)
+    return found
+
+
+def _is_handle(node: Any) -> bool:
+    from tensorflow.core.framework import types_pb2
+
+    return node.op == "Placeholder" and node.attr["dtype"].type == types_pb2.DT_RESOURCE
 
 
 def _fill_captures(graph: Any, concrete: Any) -> None:

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import modelpack as mp
+from modelpack.parity import Verdict
 from tests.sweep.keras_trials import Outcome, taken
+
+keras = pytest.importorskip("keras")
 
 RIGHT = Outcome("right")
 
@@ -17,6 +21,14 @@ RIGHT = Outcome("right")
 @pytest.mark.parametrize("case", ["LSTM, any length", "GRU, masked"])
 def test_a_recurrent_layer_keeps_its_batch_dynamic_in_tflite(case: str, tmp_path: Path) -> None:
     assert taken(case, ("tflite",), tmp_path) == {"tflite": RIGHT}
+
+
+def test_the_dropout_of_recurrent_layers_leaves_no_random_numbers(tmp_path: Path) -> None:
+    layer = keras.layers.LSTM(5, dropout=0.3, recurrent_dropout=0.2)
+    keras.Sequential([keras.Input((6, 3)), layer]).save(tmp_path / "m.keras")
+    made = mp.convert(tmp_path / "m.keras", tmp_path / "out", to=["savedmodel", "onnx"])
+    assert all(item.parity.verdict is Verdict.PASSED for item in made.artifacts)
+    assert b"Random" not in (tmp_path / "out" / "saved_model" / "saved_model.pb").read_bytes()
 
 
 def test_steps_of_dynamic_number_are_traced_as_rows(tmp_path: Path) -> None:

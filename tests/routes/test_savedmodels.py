@@ -72,6 +72,43 @@ def test_a_signature_that_is_not_there_is_refused_with_those_that_are(name: str,
         in_onnx(two, name)
 
 
+# --- variables that change ------------------------------------------------------------------
+
+
+class Counting(tf.Module):
+    """Counts its calls, which its answers depend on or not."""
+
+    def __init__(self, reads: bool, branches: bool) -> None:
+        super().__init__()
+        self.calls = tf.Variable(1.0)
+        self.weight = tf.Variable(2.0)
+        self.reads, self.branches = reads, branches
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32, name="x")])
+    def answer(self, x: Any) -> dict[str, Any]:
+        if not self.branches or tf.reduce_sum(x) > 0:
+            self.calls.assign_add(1.0)
+        return {"y": x * (self.calls if self.reads else self.weight)}
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_what_changes_a_variable_that_no_answer_needs_is_left_out(
+    branches: bool, tmp_path: Path
+) -> None:
+    module = Counting(reads=False, branches=branches)
+    tf.saved_model.save(module, str(tmp_path / "m"), {"serving_default": module.answer})
+    x = drawn(3, 2)
+    np.testing.assert_array_equal(in_onnx(tmp_path / "m", x=x)[0], x * 2)
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_answers_that_depend_on_earlier_calls_are_refused(branches: bool, tmp_path: Path) -> None:
+    module = Counting(reads=True, branches=branches)
+    tf.saved_model.save(module, str(tmp_path / "m"), {"serving_default": module.answer})
+    with pytest.raises(ConversionError, match="changes a variable while it answers"):
+        in_onnx(tmp_path / "m")
+
+
 # --- TensorFlow 1 ----------------------------------------------------------------------------
 
 

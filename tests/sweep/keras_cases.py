@@ -356,6 +356,9 @@ each(
     6,
     3,
 )
+each("GRU, dropout", lambda: layers.GRU(5, dropout=0.3, recurrent_dropout=0.2), 6, 3)
+each("ConvLSTM1D, dropout", lambda: layers.ConvLSTM1D(3, 3, dropout=0.3), 4, 6, 2)
+each("Bidirectional, dropout", lambda: layers.Bidirectional(layers.LSTM(5, dropout=0.3)), 6, 3)
 each("ConvLSTM1D", lambda: layers.ConvLSTM1D(3, 3, padding="same"), 4, 6, 2)
 each("ConvLSTM2D", lambda: layers.ConvLSTM2D(3, 3), 4, 6, 6, 2)
 each("ConvLSTM2D, sequences", lambda: layers.ConvLSTM2D(3, 3, return_sequences=True), 4, 6, 6, 2)
