@@ -6,11 +6,11 @@ import copy
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from modelpack.adapters.boosters import count_columns
-from modelpack.adapters.boosters.trees import float32_not_above
 from modelpack.adapters.sklearn_converters.imputers import joined_steps
 from modelpack.adapters.sklearn_converters.transforming import TRANSFORMING, Transforming
 from modelpack.adapters.sklearn_loading import walk
@@ -28,6 +28,10 @@ _DELEGATES = {
 
 # Attributes that hold fitted estimators which are asked to predict.
 _ASKED = ("estimator_", "estimator", "final_estimator_", "regressor_")
+
+
+# Attributes that hold rows, or a number for each, of the kind that an estimator was fitted on.
+_ROWS = ("X_", "X_fit_", "_fit_X", "_dual_coef_", "dual_coef_", "support_vectors_")
 
 
 def prepared(model: Any, columns: Columns) -> Any:
@@ -95,9 +99,10 @@ def _make_convertible(item: Any) -> None:
         item.weights = np.asarray(item.weights)
     if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
         item.encode = "onehot-dense"
-    if hasattr(item, "bin_edges_"):  # x >= edge, for float32 x: see `correct_trees`
-        edges = [-float32_not_above(-np.asarray(own, np.float64)) for own in item.bin_edges_]
-        item.bin_edges_ = np.array([*edges, None], dtype=object)[:-1]
+    for name in _ROWS:
+        kept = vars(item).get(name)
+        if sparse.issparse(kept):
+            setattr(item, name, kept.toarray())
     if type(item).__name__ == "RandomTreesEmbedding":
         item.sparse_output = item.one_hot_encoder_.sparse_output = False
 

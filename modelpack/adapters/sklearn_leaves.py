@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import NotFittedError
 
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.reading import problem, read
@@ -138,8 +139,11 @@ def rows_in_leaves(model: Any, low: Array, high: Array) -> Array | None:
             rows = np.array(step.transform(rows))
         for row, path in zip(rows, paths, strict=True):
             _enter(row, path)
-        for step in reversed(before):
-            rows = step.inverse_transform(rows)
+        try:
+            for step in reversed(before):
+                rows = step.inverse_transform(rows)
+        except (NotFittedError, NotImplementedError, ValueError):  # some were not asked to learn it
+            return None
     return np.asarray(rows)
 
 

@@ -49,7 +49,9 @@ from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.converting import register as register_booster
 from modelpack.adapters.sklearn_converters.imputers import ImputedEncoder
 from modelpack.adapters.sklearn_converters.registering import register
+from modelpack.adapters.sklearn_converters.writer import attach_first_trees
 from modelpack.adapters.sklearn_loading import walk
+from modelpack.adapters.sklearn_precision import wants_float64
 from modelpack.adapters.sklearn_refusals import (
     refuse_unsupported,
 )
@@ -85,12 +87,6 @@ _ONLY_EXTENDED = {
     *("Reciprocal", "Relu", "Reshape", "Shape", "Sigmoid", "Sign", "Sqrt", "Sub", "Tanh", "Tile"),
     *("Transpose", "Where", "Xor"),
 }
-# Estimators that scikit-learn computes in float64 whatever it is given: float32 loses small
-# differences of large numbers, and finds other neighbors among those at equal distance.
-_WIDE = {
-    *("BernoulliNB", "MultinomialNB", "ComplementNB", "KernelPCA", "LocalOutlierFactor"),
-    *("KNeighborsClassifier", "KNeighborsRegressor"),
-}
 _SCALERS = (StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler)
 # Those that are given columns of several types as they are; others get one matrix.
 _OF_SEVERAL_TYPES = (
@@ -115,17 +111,40 @@ def convert(model: Any, columns: Columns, signature: Signature, opset: int | Non
     prepared = forms.prepared(model, columns)
     register(prepared)
     refuse_unsupported(prepared)
-    wide = _is_wide(model)
+    if wants_float64(model):
+        with contextlib.suppress(ConversionError):
+            made = _converted(prepared, _types(columns, signature, wide=True), opset, wide=True)
+            if _loads(made):
+                return made
+    return _converted(prepared, _types(columns, signature, wide=False), opset, wide=False)
+
+
+def _types(columns: Columns, signature: Signature, *, wide: bool) -> list[tuple[str, Any]]:
     kinds = {**_TYPES, DType.FLOAT32: DoubleTensorType} if wide else _TYPES
-    own: dict[type, Any] = {IsolationForest: add_isolation_forest}
-    if wide or _has_steps(model):
-        own |= dict.fromkeys(_SCALERS, _scale_exactly)
-    elif any(isinstance(item, MaxAbsScaler) and _clips(item) for _, item in walk(model)):
-        own[MaxAbsScaler] = _scale_exactly  # theirs does not clip
-    types = [
+    return [
         (_column_name(columns, index, spec), kinds[spec.dtype]([None, *(spec.shape or ())[1:]]))
         for index, spec in enumerate(signature.inputs)
     ]
+
+
+def _loads(model: Any) -> bool:
+    """Whether ONNX Runtime has all ops of a model for its types."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    attach_first_trees(copy)
+    try:
+        _session(copy)
+    except Exception:  # ONNX Runtime raises its own unexported kinds
+        return False
+    return True
+
+
+def _converted(prepared: Any, types: list[Any], opset: int | None, *, wide: bool) -> Any:
+    own: dict[type, Any] = {IsolationForest: add_isolation_forest}
+    if wide or _has_steps(prepared):
+        own |= dict.fromkeys(_SCALERS, _scale_exactly)
+    elif any(isinstance(item, MaxAbsScaler) and _clips(item) for _, item in walk(prepared)):
+        own[MaxAbsScaler] = _scale_exactly  # theirs does not clip
     failure: Exception | None = None
     # Without an option of its own, the final classifier gets one that it may not know.
     for final_option in ({"zipmap": False}, {"nocl": False}, {}):
@@ -184,22 +203,16 @@ def _has_steps(model: Any) -> bool:
     )
 
 
-def _is_wide(model: Any) -> bool:
-    """Whether all of it is to be computed in float64, of inputs that are float32."""
-    names = {type(item).__name__ for _, item in walk(model)}
-    others = names - _WIDE - {"Pipeline", *(kind.__name__ for kind in _SCALERS)}
-    return bool(names & _WIDE) and not others
-
-
 def _scale_exactly(scope: Any, operator: Any, container: Any) -> None:
     """Write a scaler that rounds as scikit-learn's: what comes after may jump at a threshold.
 
     Every step is computed in float64 and rounded to float32, as NumPy does ``X *= scale_``
     for a float32 ``X`` and a float64 ``scale_`` (``transform`` in
-    sklearn/preprocessing/_data.py). Only integers become float64 for good.
+    sklearn/preprocessing/_data.py). Integers become float64 for good, and float64 stays.
     """
     source = concatenate_variables(scope, operator.inputs, container)
-    single = not any(isinstance(value.type, Int64TensorType) for value in operator.inputs)
+    wide = Int64TensorType | DoubleTensorType
+    single = not any(isinstance(value.type, wide) for value in operator.inputs)
 
     def append(op: str, *inputs: str, **attributes: Any) -> str:
         result = scope.get_unique_variable_name("scaled")
@@ -416,14 +429,18 @@ def bind(
     _drop_unused(graph)
 
 
-def _run(model: Any, feeds: dict[str, Array]) -> dict[str, Array]:
+def _session(model: Any) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _run(model: Any, feeds: dict[str, Array]) -> dict[str, Array]:
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = _session(model)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, feeds), strict=True))
     except Exception as error:  # ONNX Runtime raises its own unexported kinds

@@ -144,3 +144,24 @@ def _scale_of_density(item: Any, points: Any, known: Any) -> float:
     order, scaled = far[1][0], far[0][0] / item.bandwidth_
     shape = -(scaled**2) / 2 if item.kernel == "gaussian" else -scaled
     return float(item.score_samples(place)[0] - np.logaddexp.reduce(known[order] + shape))
+
+
+def kernel_components(w: Writer) -> None:
+    """Projections in the space of a kernel, which is centered there (KernelPCA)."""
+    item = w.item
+    given = {name: getattr(item, name) for name in ("coef0", "degree")}
+    near = kernel(
+        w,
+        w.rows(),
+        item.X_fit_,
+        item.kernel,
+        gamma=getattr(item, "gamma_", item.gamma),
+        **{**given, **(item.kernel_params or {})},
+    )
+    known = item._centerer
+    mean = w.op("Div", w.summed(near), w.constant(float(len(known.K_fit_rows_))))
+    offset = known.K_fit_all_ - known.K_fit_rows_
+    centered = w.op("Add", w.op("Sub", near, mean), w.constant(offset[None]))
+    kept = item.eigenvalues_ != 0
+    sizes = np.sqrt(np.where(kept, item.eigenvalues_, 1.0))
+    w.finish(w.linear(centered, np.where(kept, item.eigenvectors_ / sizes, 0.0)))

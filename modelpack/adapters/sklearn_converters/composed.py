@@ -181,14 +181,10 @@ def _of_calibrator(w: Writer, calibrator: Any, scores: str) -> str:
 
 def _cooled(w: Writer, each: Any, said: str, two: bool) -> str:
     decides = hasattr(each.estimator, "decision_function")
-    if two and decides:
-        logits = w.joined([w.op("Neg", said), said])
-    elif two:
-        both = w.joined([w.op("Sub", w.constant(1.0), said), said])
-        logits = w.op("Log", w.op("Add", both, w.constant(_TINY)))
-    elif decides:
-        logits = said
+    if decides:
+        logits = w.joined([w.op("Neg", said), said]) if two else said
     else:
+        said = w.joined([w.op("Sub", w.constant(1.0), said), said]) if two else said
         logits = w.op("Log", w.op("Add", said, w.constant(_TINY)))
     heated = w.op("Mul", logits, w.constant(each.calibrators[0].beta_))
     return w.op("Softmax", heated, axis=1)
@@ -262,3 +258,20 @@ def stacking(w: Writer) -> None:
     final = w.ask(item.final_estimator_, w.joined(parts))
     index = w.cast(final.labels, "int64")
     w.finish(w.chosen_labels(index, item.classes_), final.scores)
+
+
+# --- boosting ------------------------------------------------------------------------------
+
+
+def weighted_median(w: Writer) -> None:
+    """The first answer with half of the weights at or below it (AdaBoostRegressor)."""
+    item, rows = w.item, w.rows()
+    count = len(item.estimators_)
+    said = w.joined([w.upright(w.ask(inner, rows).scores) for inner in item.estimators_])
+    ordered, order = w.ops("TopK", 2, said, w.integers(count), axis=1, largest=0)
+    weights = w.constant(item.estimator_weights_[:count])
+    shares = w.op("CumSum", w.op("Gather", weights, order), w.constant(1, "int64"))
+    half = w.op("Mul", w.columns(shares, [count - 1]), w.constant(0.5))
+    reached = w.cast(w.op("GreaterOrEqual", shares, half), "int64")
+    first = w.op("ArgMax", reached, axis=1, keepdims=1)
+    w.finish(w.op("GatherElements", ordered, first, axis=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_regressor
+from sklearn.base import is_outlier_detector, is_regressor
 from sklearn.pipeline import Pipeline
 
 from modelpack.adapters.boosters import library_of
@@ -97,14 +97,33 @@ def positive(w: Writer, estimator: Any, rows: str) -> str:
 
 
 def _of_machine(w: Writer, item: Any, rows: str) -> str:
-    """Sums of a kernel at the support vectors, for each pair of classes.
+    """The decision function of a support vector machine.
 
     Raises:
         NotImplementedError: of a kernel that is a function, or of a matrix of kernels.
     """
+    return _of_classes(w, item, _of_each(w, item, rows))
+
+
+def _of_each(w: Writer, item: Any, rows: str) -> str:
+    """Sums of a kernel at the support vectors, for each pair of classes."""
+    near = _at_vectors(w, item, rows)
+    if len(item.classes_) == 2:
+        return w.linear(near, item.dual_coef_.T, np.ravel(item.intercept_))
+    return w.linear(near, _of_each_pair(item), item.intercept_)
+
+
+def _of_classes(w: Writer, item: Any, said: str) -> str:
+    if len(item.classes_) == 2 or item.decision_function_shape == "ovo":
+        return said
+    second = w.cast(w.op("Less", said, w.constant(0.0)), "float64")
+    return _votes(w, second, w.op("Neg", said), len(item.classes_))
+
+
+def _at_vectors(w: Writer, item: Any, rows: str) -> str:
     if not isinstance(item.kernel, str):
         raise NotImplementedError("the kernel of a function")
-    near = kernel(
+    return kernel(
         w,
         rows,
         item.support_vectors_,
@@ -113,13 +132,44 @@ def _of_machine(w: Writer, item: Any, rows: str) -> str:
         coef0=item.coef0,
         degree=item.degree,
     )
+
+
+def has_named_kernel(item: Any) -> bool:
+    """Whether the kernel is one that `kernel` knows."""
+    return item.kernel in {"linear", "poly", "rbf", "sigmoid"}
+
+
+def decides_alone(item: Any) -> bool:
+    """Whether a support vector machine has a known kernel, and no probabilities of its own."""
+    return has_named_kernel(item) and not hasattr(item, "predict_proba")
+
+
+def machine(w: Writer) -> None:
+    """The class with the most votes of pairs, as LIBSVM counts them, and the decisions."""
+    item = w.item
+    said = _of_each(w, item, w.rows())
+    scores = _of_classes(w, item, said)
     if len(item.classes_) == 2:
-        return w.linear(near, item.dual_coef_.T, np.ravel(item.intercept_))
-    said = w.linear(near, _of_each_pair(item), item.intercept_)
-    if item.decision_function_shape == "ovo":
-        return said
-    second = w.cast(w.op("Less", said, w.constant(0.0)), "float64")
-    return _votes(w, second, w.op("Neg", said), len(item.classes_))
+        second = w.op("GreaterOrEqual", w.flat(said), w.constant(0.0))
+        return w.finish(w.chosen_labels(w.cast(second, "int64"), item.classes_), scores)
+    votes = scores
+    if not (item.break_ties and item.decision_function_shape == "ovr"):
+        first = w.cast(w.op("Greater", said, w.constant(0.0)), "float64")
+        firsts, seconds = _pairs(len(item.classes_))
+        votes = w.linear(first, firsts - seconds, seconds.sum(0))
+    best = w.op("ArgMax", votes, axis=1, keepdims=0)
+    return w.finish(w.chosen_labels(best, item.classes_), scores)
+
+
+def support_vectors(w: Writer) -> None:
+    """The sum of a kernel at the support vectors: SVR, NuSVR and OneClassSVM."""
+    item = w.item
+    said = w.linear(_at_vectors(w, item, w.rows()), item.dual_coef_.T, item.intercept_)
+    if not is_outlier_detector(item):
+        return w.finish(said)
+    inlying = w.op("Greater", w.flat(said), w.constant(0.0))
+    label = w.op("Where", inlying, *(w.constant(value, "int64") for value in (1, -1)))
+    return w.finish(label, w.flat(said))
 
 
 def _of_each_pair(item: Any) -> Array:
@@ -151,12 +201,18 @@ def _of_pairs(w: Writer, item: Any, rows: str) -> str:
     return w.upright(w.column(votes, 1)) if len(item.classes_) == 2 else votes
 
 
-def _votes(w: Writer, second: str, sure: str, classes: int) -> str:
-    """``sklearn.utils.multiclass._ovr_decision_function``, of which of each pair has won."""
+def _pairs(classes: int) -> tuple[Array, Array]:
+    """Which class is the first and which the second of each pair, ``[pairs, classes]``."""
     pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
     first_of, second_of = (np.zeros((len(pairs), classes)) for _ in range(2))
     for index, (i, j) in enumerate(pairs):
         first_of[index, i] = second_of[index, j] = 1.0
+    return first_of, second_of
+
+
+def _votes(w: Writer, second: str, sure: str, classes: int) -> str:
+    """``sklearn.utils.multiclass._ovr_decision_function``, of which of each pair has won."""
+    first_of, second_of = _pairs(classes)
     # A pair's vote is 1 for its second, and 1 less that for its first.
     votes = w.linear(second, second_of - first_of, first_of.sum(0))
     total = w.linear(sure, second_of - first_of)

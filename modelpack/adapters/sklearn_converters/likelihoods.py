@@ -12,8 +12,10 @@ def gaussian_naive_bayes(w: Writer) -> None:
     """The sum of the logarithms of a normal density for each column, and the prior."""
     item = w.item
     apart = differences(w, w.rows(), item.theta_)
-    squares = w.op("Mul", w.op("Mul", apart, apart), w.constant(0.5 / item.var_[None]))
-    known = np.log(item.class_prior_) - 0.5 * np.log(2 * np.pi * item.var_).sum(axis=1)
-    likely = w.op("Sub", w.constant(known[None]), w.summed(squares, keepdims=0))
+    squares = w.op("Div", w.op("Mul", apart, apart), w.constant(item.var_[None]))
+    far = w.op("Mul", w.summed(squares, keepdims=0), w.constant(0.5))
+    spread = -0.5 * np.log(2 * np.pi * item.var_).sum(axis=1)
+    likely = w.op("Sub", w.constant(spread[None]), far)
+    likely = w.op("Add", likely, w.constant(np.log(item.class_prior_)[None]))
     best = w.op("ArgMax", likely, axis=1, keepdims=0)
     w.finish(w.chosen_labels(best, item.classes_), w.op("Softmax", likely, axis=1))

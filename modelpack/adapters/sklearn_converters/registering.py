@@ -28,6 +28,7 @@ from modelpack.adapters.sklearn_converters import (
     approximations,
     boosting,
     clusters,
+    columns,
     composed,
     decisions,
     encoders,
@@ -54,8 +55,10 @@ _Convert: TypeAlias = Callable[[Any, Any, Any], None]
 
 CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "AdditiveChi2Sampler": approximations.additive_chi2_sampler,
+    "AdaBoostRegressor": composed.weighted_median,
     "AffinityPropagation": clusters.nearest_center,
     "BernoulliRBM": projections.restricted_boltzmann,
+    "Binarizer": columns.binarizer,
     "Birch": clusters.birch,
     "BisectingKMeans": clusters.bisecting_k_means,
     "CCA": projections.partial_least_squares,
@@ -77,7 +80,9 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "Isomap": manifolds.isomap,
     "IsotonicRegression": steps.isotonic_regression,
     "IterativeImputer": iterative.iterative_imputer,
+    "KBinsDiscretizer": columns.bins,
     "KernelDensity": approximations.kernel_density,
+    "KernelPCA": approximations.kernel_components,
     "KernelRidge": approximations.kernel_ridge,
     "LabelPropagation": approximations.label_propagation,
     "LabelSpreading": approximations.label_propagation,
@@ -101,6 +106,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "PLSCanonical": projections.partial_least_squares,
     "PLSSVD": projections.pls_svd,
     "PolynomialCountSketch": approximations.polynomial_count_sketch,
+    "PolynomialFeatures": columns.polynomial_features,
     "PowerTransformer": steps.power_transformer,
     "QuantileTransformer": quantiles.quantile_transformer,
     "RBFSampler": approximations.rbf_sampler,
@@ -148,6 +154,10 @@ INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
     "OneVsRestClassifier": (labels.one_versus_rest, lambda _: True),
     "RidgeClassifier": (labels.ridge, has_several_labels),
     "RidgeClassifierCV": (labels.ridge, has_several_labels),
+    **dict.fromkeys(
+        ("NuSVR", "OneClassSVM", "SVR"), (decisions.support_vectors, decisions.has_named_kernel)
+    ),
+    **dict.fromkeys(("NuSVC", "SVC"), (decisions.machine, decisions.decides_alone)),
     "StackingClassifier": (
         composed.stacking,
         lambda item: (
