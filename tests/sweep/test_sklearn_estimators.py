@@ -43,6 +43,7 @@ from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.naive_bayes import ComplementNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -59,6 +60,7 @@ from sklearn.preprocessing import (
     QuantileTransformer,
     RobustScaler,
     StandardScaler,
+    TargetEncoder,
 )
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
@@ -137,6 +139,9 @@ def data(name: str) -> Data:
         "iris, two labels": lambda: _split(
             iris.rows, np.c_[iris.targets > 0, iris.targets > 1].astype(int)
         ),
+        "iris, labels": lambda: _split(
+            iris.rows, np.c_[kinds[iris.targets], kinds[(iris.rows[:, 1] > 3).astype(int)]]
+        ),
         "iris, counts": lambda: _split(np.round(10 * iris.rows), iris.targets),
         "diabetes, two": lambda: _split(
             diabetes.rows, np.c_[diabetes.targets, diabetes.targets**2 / 100]
@@ -144,6 +149,10 @@ def data(name: str) -> Data:
         "diabetes, one column": lambda: _split(diabetes.rows[:, 2], diabetes.targets),
         "diabetes, raw": lambda: _split(*datasets.load_diabetes(return_X_y=True, scaled=False)),
         "categories": lambda: _split(_frame()[["color", "size"]], _frame()["label"].to_numpy()),
+        "frame, categories": lambda: _split(
+            _frame().drop(columns="label").astype({"color": "category", "size": "category"}),
+            _frame()["label"].to_numpy(),
+        ),
         "frame": lambda: _split(_frame().drop(columns="label"), _frame()["label"].to_numpy()),
         "text": lambda: _split(*_texts()),
         "labels": lambda: Data(kinds[iris.targets]),
@@ -515,6 +524,33 @@ PIPELINES: dict[str, tuple[str, BaseEstimator]] = {
     "hist boosting, poisson": (
         "diabetes, raw",
         HistGradientBoostingRegressor(loss="poisson", max_iter=20, random_state=SEED),
+    ),
+    "hist boosting, text categories": (
+        "frame, categories",
+        HistGradientBoostingClassifier(max_iter=20, random_state=SEED),
+    ),
+    "forest of several labels": ("iris, labels", RandomForestClassifier(20, random_state=SEED)),
+    "each of several labels": (
+        "iris, labels",
+        MultiOutputClassifier(make_pipeline(StandardScaler(), _logistic)),
+    ),
+    "perceptron of two labels": (
+        "iris, two labels",
+        make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=200, random_state=SEED)),
+    ),
+    "one versus rest of two labels": ("iris, two labels", OneVsRestClassifier(SVC())),
+    "rare categories": (
+        "frame",
+        make_pipeline(
+            _columns(
+                OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=150), _impute
+            ),
+            _logistic,
+        ),
+    ),
+    "means of categories": (
+        "frame",
+        make_pipeline(_columns(TargetEncoder(random_state=SEED), _impute), _forest),
     ),
     "forest of two outputs": ("diabetes, two", RandomForestRegressor(10, random_state=SEED)),
 }
