@@ -133,4 +133,8 @@ def _ends_finally(text: str) -> bool:
 
 def is_encodable(text: str) -> bool:
     """Whether a text can be UTF-8: one with a lone surrogate cannot."""
-    return not any(ord(character) in _SURROGATES for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

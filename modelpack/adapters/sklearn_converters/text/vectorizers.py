@@ -106,8 +106,12 @@ def weighted_counts(writer: Writer) -> None:
     """``TfidfVectorizer.transform``."""
 
     def answer(inner: Writer, text: str) -> str:
-        found = inner.cast(_counted(inner, text), "float64")
-        return inner.cast(_weighted(inner, found, writer.item._tfidf), "float32")
+        found = _counted(inner, text)
+        # A text has few of the terms: only these are weighted.
+        places = inner.flat(inner.op("NonZero", found))
+        values = inner.cast(inner.op("Gather", found, places, axis=0), "float64")
+        weighted = inner.cast(_weighted(inner, values, writer.item._tfidf, places), "float32")
+        return inner.op("ScatterElements", found, places, weighted, axis=0)
 
     width = len(_vocabulary(writer.item))
     writer.finish(of_each_row(writer, writer.texts(), width, answer))
@@ -242,15 +246,24 @@ def _counts_of(writer: Writer, ids: str, pool: Sequence[tuple[list[int], int]]) 
 # --- weights -------------------------------------------------------------------------
 
 
-def _weighted(writer: Writer, found: str, item: Any) -> str:
-    """Counts as float64, weighted and of norm 1, as ``TfidfTransformer.transform``."""
+def _weighted(writer: Writer, found: str, item: Any, places: str = "") -> str:
+    """Counts as float64, weighted and of norm 1, as ``TfidfTransformer.transform``.
+
+    Args:
+        writer: of the graph.
+        found: the counts, of all terms or of some.
+        item: a fitted ``TfidfTransformer``.
+        places: which terms, int64; empty for all.
+    """
     if item.sublinear_tf:
         zero, one = writer.constant(0.0), writer.constant(1.0)
         absent = writer.op("Equal", found, zero)
         logarithm = writer.op("Log", writer.op("Where", absent, one, found))
         found = writer.op("Where", absent, zero, writer.op("Add", logarithm, one))
     if hasattr(item, "idf_"):
-        found = writer.op("Mul", found, writer.constant(item.idf_))
+        factors = writer.constant(item.idf_)
+        factors = writer.op("Gather", factors, places, axis=0) if places else factors
+        found = writer.op("Mul", found, factors)
     return _of_norm_one(writer, found, item.norm)
 
 
