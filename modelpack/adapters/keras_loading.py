@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +20,9 @@ from modelpack.adapters.keras_signature import declared_inputs
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import ConversionError, InputError, ModelpackError, UntrustedSourceError
 from modelpack.signature import TensorSpec
+
+# What Keras imports if it finds it, for training and plots: a second, and 150 MB.
+_BESIDE = ("sklearn", "pandas", "matplotlib")
 
 
 def loaded_from(ref: ModelRef) -> Loaded:
@@ -65,15 +70,29 @@ def import_keras() -> Any:
     import os
 
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    import tensorflow as tf
+    from modelpack.adapters.tensorflow_alone import tf
 
     # TensorFlow refuses once it has started, which it can only have done with these values.
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    import keras
+    with _hidden(_BESIDE):
+        import keras
 
     return keras
+
+
+@contextlib.contextmanager
+def _hidden(names: Iterable[str]) -> Iterator[None]:
+    """Let modules seem not installed, for a while; those that are imported already stay."""
+    nothing: Any = None  # which Python takes for a module that cannot be imported
+    fresh = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(fresh, nothing))
+    try:
+        yield
+    finally:
+        for name in fresh:
+            del sys.modules[name]
 
 
 def _load_file(ref: ModelRef) -> Any:
