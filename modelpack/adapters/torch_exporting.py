@@ -19,6 +19,7 @@ from modelpack import onnx_graph
 from modelpack.adapters import torch_guards, torch_loading
 from modelpack.adapters.torch_attention import zero_hidden_rows
 from modelpack.adapters.torch_calling import native, signature_of, weights_of
+from modelpack.adapters.torch_custom import translations
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_fast_path import fast_path_notes
 from modelpack.adapters.torch_loading import load
@@ -90,6 +91,7 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
         "opset_version": options.opset,
         "dynamo": True,
         "verbose": False,
+        "custom_translation_table": translations(),
     }
     if isinstance(model, ExportedProgram):
         return torch.onnx.export(model, **names)

@@ -46,7 +46,8 @@ def refusal(what: str, error: BaseException) -> ModelpackError:
     if missing:
         return UnsupportedOpsError(
             f"PyTorch has no ONNX form of {len(missing)} ops of '{what}': {'; '.join(missing)}",
-            hint="compute them with other ops of PyTorch, or before or after the model",
+            hint="compute them with other ops of PyTorch, before or after the model, or by a plug-in "
+            "that writes them (modelpack.torch_ops)",
         )
     where = place_of(error)
     says, hint = _explained(chain[-1])

@@ -189,6 +189,22 @@ def test_a_custom_op_is_refused_by_name(file: Path) -> None:
         exported(file, "custom", "x:float32[batch,4]")
 
 
+def test_a_plug_in_writes_a_custom_op(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "site" / "ops_of_parts-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ops-of-parts\nVersion: 1.0\n")
+    points = "[modelpack.torch_ops]\ntests_of_parts.doubled = ops_of_parts:doubled\n"
+    (info / "entry_points.txt").write_text(points + "nowhere.op = ops_of_parts:doubled\n")
+    (tmp_path / "site" / "ops_of_parts.py").write_text(
+        "from onnxscript import opset18\n\n\ndef doubled(x):\n    return opset18.Add(x, x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    target = exported(file, "custom", "x:float32[batch,4]")
+    agrees(target, original("custom"), torch.randn(5, 4))
+
+
 def test_a_program_with_a_custom_op_is_refused_by_name(tmp_path: Path) -> None:
     """Without trust, since loading looks the op up; with it, since nothing defines the op."""
     with torch.library._scoped_library("tests_of_files", "FRAGMENT") as library:
