@@ -46,8 +46,8 @@ def refusal(what: str, error: BaseException) -> ModelpackError:
     if missing:
         return UnsupportedOpsError(
             f"PyTorch has no ONNX form of {len(missing)} ops of '{what}': {'; '.join(missing)}",
-            hint="compute them with other ops of PyTorch, before or after the model, or by a plug-in "
-            "that writes them (modelpack.torch_ops)",
+            hint="compute them with other ops of PyTorch, before or after the model, or add a "
+            "plug-in that writes them (modelpack.torch_ops)",
         )
     where = place_of(error)
     says, hint = _explained(chain[-1])
