@@ -9,10 +9,17 @@ from modelpack.adapters.sklearn_loading import walk
 # Those whose answers depend on small differences of large numbers, on which of several points
 # is nearest, or on exponentials of sums: rounding between the steps is seen in them.
 _SENSITIVE = {
-    *("AdditiveChi2Sampler", "AffinityPropagation", "BernoulliNB", "Birch", "BisectingKMeans"),
+    *(
+        "AdaBoostRegressor",
+        "AdditiveChi2Sampler",
+        "AffinityPropagation",
+        "BernoulliNB",
+        "Birch",
+        "BisectingKMeans",
+    ),
     *("ComplementNB", "EllipticEnvelope", "FactorAnalysis", "FastICA", "FunctionTransformer"),
     *("GaussianNB", "GaussianProcessClassifier", "GaussianProcessRegressor", "IsotonicRegression"),
-    *("Isomap", "IterativeImputer", "KBinsDiscretizer", "KMeans", "KNeighborsClassifier"),
+    *("Isomap", "IterativeImputer", "KMeans", "KNeighborsClassifier"),
     *("KNeighborsRegressor", "KernelDensity", "KernelPCA", "KernelRidge", "LabelPropagation"),
     *("LabelSpreading", "LocalOutlierFactor", "LocallyLinearEmbedding", "MeanShift"),
     *("MiniBatchKMeans", "MiniBatchNMF", "MultinomialNB", "NMF", "NearestCentroid", "Nystroem"),
@@ -24,14 +31,22 @@ _SENSITIVE = {
 
 # Other estimators whose converters, ours or skl2onnx's, are right in float64: each was compared.
 _CAPABLE = {
-    *("ARDRegression", "AdaBoostRegressor", "BaggingClassifier", "BaggingRegressor"),
+    *("ARDRegression", "BaggingClassifier", "BaggingRegressor"),
     *("BayesianRidge", "BernoulliRBM", "Binarizer", "CCA", "CalibratedClassifierCV"),
     *("ColumnTransformer", "DecisionTreeClassifier", "DecisionTreeRegressor"),
     *("DictionaryLearning", "DummyClassifier", "DummyRegressor", "ElasticNet", "ElasticNetCV"),
     *("ExtraTreeClassifier", "ExtraTreeRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor"),
     *("FeatureAgglomeration", "FeatureUnion", "FixedThresholdClassifier", "FrozenEstimator"),
     *("GaussianRandomProjection", "GridSearchCV", "HalvingGridSearchCV"),
-    *("HalvingRandomSearchCV", "HuberRegressor", "IncrementalPCA", "Lars", "LarsCV", "Lasso"),
+    *(
+        "HalvingRandomSearchCV",
+        "HuberRegressor",
+        "IncrementalPCA",
+        "KBinsDiscretizer",
+        "Lars",
+        "LarsCV",
+        "Lasso",
+    ),
     *("LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LatentDirichletAllocation"),
     *("LinearDiscriminantAnalysis", "LinearRegression", "LinearSVR", "LogisticRegression"),
     *("LogisticRegressionCV", "MLPClassifier", "MLPRegressor", "MaxAbsScaler", "MinMaxScaler"),

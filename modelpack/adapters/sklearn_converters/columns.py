@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from modelpack.adapters.boosters.trees import float32_not_above
 from modelpack.adapters.sklearn_converters.steps import piece_of
 from modelpack.adapters.sklearn_converters.writer import Writer
 
@@ -24,10 +25,17 @@ def polynomial_features(w: Writer) -> None:
 
 
 def bins(w: Writer) -> None:
-    """The number of the bin that each value is in, or a column for each bin."""
+    """The number of the bin that each value is in, or a column for each bin.
+
+    For float32 values, each edge is the least float32 that is not below it: so bins are the same
+    where they are computed in float32.
+    """
     item, rows, parts = w.item, w.rows(), []
     for index, edges in enumerate(item.bin_edges_):
-        place = piece_of(w, w.column(rows, index), np.asarray(edges[1:-1]), "GreaterOrEqual")
+        inner = np.asarray(edges[1:-1], np.float64)
+        if not w.is_wide:
+            inner = -np.asarray(float32_not_above(-inner), np.float64)
+        place = piece_of(w, w.column(rows, index), inner, "GreaterOrEqual")
         if item.encode == "ordinal":
             parts.append(w.upright(w.cast(place, "float64")))
             continue
@@ -37,6 +45,8 @@ def bins(w: Writer) -> None:
 
 
 def binarizer(w: Writer) -> None:
-    """1 for values above the threshold, and 0 for others."""
-    above = w.op("Greater", w.rows(), w.constant(float(w.item.threshold)))
+    """1 for values above the threshold, and 0 for others; float32 values as `bins`."""
+    border = np.asarray(w.item.threshold, np.float64)
+    border = border if w.is_wide else float32_not_above(border)
+    above = w.op("Greater", w.rows(), w.constant(border))
     w.finish(w.cast(above, "float64"))

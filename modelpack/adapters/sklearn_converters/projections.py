@@ -66,7 +66,7 @@ def feature_agglomeration(w: Writer) -> None:
 
 
 def selection(w: Writer) -> None:
-    """Some of the columns, as SequentialFeatureSelector keeps them."""
+    """Some of the columns, those that a selector keeps."""
     w.finish(w.columns(w.rows(), w.item.get_support(indices=True)))
 
 

@@ -71,6 +71,13 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "FactorAnalysis": projections.factor_analysis,
     "FastICA": projections.fast_ica,
     "FeatureAgglomeration": projections.feature_agglomeration,
+    **dict.fromkeys(
+        (
+            *("GenericUnivariateSelect", "SelectFdr", "SelectFpr", "SelectFromModel", "SelectFwe"),
+            *("SelectKBest", "SelectPercentile", "VarianceThreshold"),
+        ),
+        projections.selection,
+    ),
     "FixedThresholdClassifier": composed.threshold,
     "FunctionTransformer": composed.function,
     "GaussianNB": likelihoods.gaussian_naive_bayes,

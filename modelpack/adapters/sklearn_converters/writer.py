@@ -12,6 +12,7 @@ import onnx.parser
 from onnx import TensorProto
 from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common.data_types import (
+    DoubleTensorType,
     Int64TensorType,
     StringTensorType,
     guess_proto_type,
@@ -132,11 +133,16 @@ class Writer:
         scope: names tensors.
         operator: an estimator with its inputs and outputs.
         container: takes nodes and constants.
+
+    Attributes:
+        item: the estimator.
+        is_wide: whether it is given float64.
     """
 
     def __init__(self, scope: Any, operator: Any, container: Any) -> None:
         self._scope, self._operator, self._container = scope, operator, container
         self.item = operator.raw_operator
+        self.is_wide = any(isinstance(each.type, DoubleTensorType) for each in operator.inputs)
 
     def into(self, container: Any) -> Writer:
         """A writer of the same estimator whose nodes another container takes."""
