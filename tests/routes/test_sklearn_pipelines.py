@@ -1,0 +1,117 @@
+"""Random pipelines of scikit-learn: a few of those of the sweep, and that a wrong one is seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import onnx
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    Normalizer,
+    QuantileTransformer,
+    SplineTransformer,
+    StandardScaler,
+)
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeRegressor
+
+from modelpack.adapters import sklearn as sklearn_adapter
+from modelpack.artifact import Encoding, ModelRef
+from modelpack.signature import Signature
+from modelpack.steps import StepOptions
+from tests.sweep.sklearn_answers import Comparison, compared
+from tests.sweep.sklearn_pipelines import become, session, trial
+from tests.sweep.sklearn_tables import Column, Form, Table, table
+
+EXPECTED = {"right", "refused", "unfit"}
+
+
+@pytest.mark.parametrize("first", [0, 5, 10, 15, 20])
+def test_random_pipelines_are_right_or_refused(first: int, tmp_path: Path) -> None:
+    for number in range(first, first + 5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        outcome = become(trial(number), folder)
+        assert outcome.kind in EXPECTED, (number, outcome)
+
+
+MIXED = tuple(
+    Column(kind, scale, 0.0)
+    for kind, scale in (("normal", 30.0), ("whole", 1.0), ("flag", 1.0), ("constant", 1.0))
+)
+
+
+def converted(model: Any, made: Table, folder: Path) -> tuple[Any, Signature, Path]:
+    """A fitted estimator, its signature and its ONNX file."""
+    fitted = model.fit(made.rows, made.targets)
+    file, target = folder / "m.joblib", folder / "m.onnx"
+    joblib.dump(fitted, file)
+    source = ModelRef("sklearn", Encoding.PICKLE, str(file), trusted=True)
+    signature = sklearn_adapter.describe(source).signature
+    sklearn_adapter.to_onnx(source, str(target), StepOptions())
+    return fitted, signature, target
+
+
+def outcome_of(model: Any, form: Form, folder: Path) -> Comparison:
+    made = table(form)
+    fitted, signature, file = converted(model, made, folder)
+    return compared(fitted, made, signature, session(file))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MaxAbsScaler(clip=True),
+        Normalizer(norm="max"),
+        KBinsDiscretizer(4, encode="ordinal", strategy="uniform"),
+        QuantileTransformer(n_quantiles=20, output_distribution="normal"),
+        *(
+            SplineTransformer(4, degree=degree, knots="quantile", extrapolation=extrapolation)
+            for degree in (1, 3)
+            for extrapolation in ("constant", "linear", "continue")
+        ),
+        make_pipeline(StandardScaler(), SVC(kernel="poly", break_ties=True)),
+    ],
+    ids=repr,
+)
+def test_steps_that_were_wrong_once(model: Any, tmp_path: Path) -> None:
+    found = outcome_of(model, Form(MIXED, rows=60, target="several"), tmp_path)
+    assert not found.reason
+    assert found.rows > 200
+
+
+def test_a_weight_that_is_off_by_a_thousandth_is_seen(tmp_path: Path) -> None:
+    made = table(Form(MIXED, rows=60, target="value"))
+    fitted, signature, file = converted(make_pipeline(StandardScaler(), Ridge()), made, tmp_path)
+    assert not compared(fitted, made, signature, session(file)).reason
+    model = onnx.load(file)
+    node = next(node for node in model.graph.node if node.op_type == "LinearRegressor")
+    weights = next(item for item in node.attribute if item.name == "coefficients")
+    weights.floats[0] *= 1.001
+    onnx.save(model, file)
+    assert compared(fitted, made, signature, session(file)).by_rows["held out"]
+
+
+def test_rows_on_a_threshold_are_no_errors_and_are_counted(tmp_path: Path) -> None:
+    made = table(Form((Column("normal", 1.0, 0.0),), rows=60, target="value"))
+    fitted, signature, _ = converted(DecisionTreeRegressor(max_depth=3), made, tmp_path)
+    # A float32, and the threshold between that and the next.
+    border = np.float32(fitted.tree_.threshold[0])
+    rows = np.full((4, 1), border, np.float64)
+
+    def other_side(feed: dict[str, Any]) -> dict[str, Any]:
+        moved = np.nextafter(feed["X"], np.float32(np.inf)).astype(np.float64)
+        return {"prediction": fitted.predict(moved).astype(np.float32)}
+
+    found = compared(fitted, Table(rows, None, {"on a threshold": rows}), signature, other_side)
+    sides = {fitted.predict([[float(border)]])[0], fitted.predict([[float(border) + 1e-5]])[0]}
+    assert len(sides) == 2
+    assert not found.reason
+    assert found.ties == len(rows)
