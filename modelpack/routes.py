@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TypeVar
 
+from modelpack import plugins
 from modelpack.errors import InputError, ModelpackError, NoRouteError
 
 T = TypeVar("T")
@@ -139,16 +139,10 @@ def converters() -> tuple[Converter, ...]:
 
 def _plugins(group: str, kind: type[T]) -> list[T]:
     found = []
-    for point in sorted(entry_points(group=group), key=lambda point: point.name):
-        try:
-            value = point.load()
-        except Exception as error:  # whatever the import of somebody's module raises
-            raise ModelpackError(
-                f"the plug-in '{point.name}' of {group} cannot be loaded: {error}",
-                hint="repair or uninstall the distribution that brings it",
-            ) from error
+    for name in plugins.names(group):
+        value = plugins.load(group, name)
         if not isinstance(value, kind):
-            raise ModelpackError(f"entry point '{point.name}' of {group} is no {kind.__name__}")
+            raise ModelpackError(f"entry point '{name}' of {group} is no {kind.__name__}")
         found.append(value)
     return found
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import Any
 
 import torch
 
-from modelpack.errors import ModelpackError
+from modelpack import plugins
 
 _GROUP = "modelpack.torch_ops"
 
@@ -19,19 +18,8 @@ def translations() -> dict[Any, Callable[..., Any]]:
     Raises:
         ModelpackError: a plug-in cannot be loaded.
     """
-    found = {}
-    for point in entry_points(group=_GROUP):
-        try:
-            function = point.load()
-        except Exception as error:  # whatever the import of somebody's module raises
-            raise ModelpackError(
-                f"the plug-in '{point.name}' of {_GROUP} cannot be loaded: {error}",
-                hint="repair or uninstall the distribution that brings it",
-            ) from error
-        op = _op(point.name)
-        if op is not None:
-            found[op] = function
-    return found
+    ops = {name: _op(name) for name in plugins.names(_GROUP)}
+    return {op: plugins.load(_GROUP, name) for name, op in ops.items() if op is not None}
 
 
 def _op(name: str) -> Any:

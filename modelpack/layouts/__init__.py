@@ -12,12 +12,14 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from modelpack import plugins
 from modelpack.artifact import MANIFEST_NAME, Artifact
-from modelpack.errors import InputError, ModelpackError, PackagingError
+from modelpack.errors import InputError, PackagingError
 from modelpack.manifest import Manifest, dump
+
+_GROUP = "modelpack.layouts"
 
 # Each layout's function by name; resolved when used.
 LAYOUTS = {
@@ -57,7 +59,7 @@ Arrange = Callable[[Package, LayoutOptions], dict[str, Path]]
 @cache
 def names() -> tuple[str, ...]:
     """Names of all layouts, those of other distributions included."""
-    return (*LAYOUTS, *(point.name for point in entry_points(group="modelpack.layouts")))
+    return (*LAYOUTS, *plugins.names(_GROUP))
 
 
 def arranger(name: str) -> Arrange:
@@ -70,16 +72,9 @@ def arranger(name: str) -> Arrange:
         module, _, function = LAYOUTS[name].partition(":")
         found: Arrange = getattr(importlib.import_module(module), function)
         return found
-    for point in entry_points(group="modelpack.layouts"):
-        if point.name == name:
-            try:
-                loaded: Arrange = point.load()
-            except Exception as error:  # whatever the import of somebody's module raises
-                raise ModelpackError(
-                    f"the layout '{name}' cannot be loaded: {error}",
-                    hint="repair or uninstall the distribution that brings it",
-                ) from error
-            return loaded
+    if name in names():
+        loaded: Arrange = plugins.load(_GROUP, name)
+        return loaded
     raise InputError(f"unknown layout '{name}'", hint=f"use one of {', '.join(names())}")
 
 
