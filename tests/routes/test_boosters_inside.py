@@ -42,12 +42,16 @@ FRAME["color"] = RNG.choice(["red", "grün"], len(FRAME))
 CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "XGBoost": lambda: xgboost.XGBClassifier(n_estimators=5, max_depth=3, n_jobs=1),
     "LightGBM": lambda: lightgbm.LGBMClassifier(n_estimators=5, verbose=-1, n_jobs=1),
-    "CatBoost": lambda: catboost.CatBoostClassifier(iterations=5, verbose=0, thread_count=1),
+    "CatBoost": lambda: catboost.CatBoostClassifier(
+        iterations=5, verbose=0, thread_count=1, allow_writing_files=False
+    ),
 }
 REGRESSORS: dict[str, Callable[[], Any]] = {
     "XGBoost": lambda: xgboost.XGBRegressor(n_estimators=5, max_depth=3, n_jobs=1),
     "LightGBM": lambda: lightgbm.LGBMRegressor(n_estimators=5, verbose=-1, n_jobs=1),
-    "CatBoost": lambda: catboost.CatBoostRegressor(iterations=5, verbose=0, thread_count=1),
+    "CatBoost": lambda: catboost.CatBoostRegressor(
+        iterations=5, verbose=0, thread_count=1, allow_writing_files=False
+    ),
 }
 
 
