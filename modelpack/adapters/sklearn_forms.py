@@ -99,7 +99,7 @@ def _make_convertible(item: Any) -> None:
         item.weights = np.asarray(item.weights)
     if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
         item.encode = "onehot-dense"
-    for name in _ROWS:
+    for name in (*_ROWS, *(("components_",) if type(item).__name__ == "Nystroem" else ())):
         kept = vars(item).get(name)
         if sparse.issparse(kept):
             setattr(item, name, kept.toarray())

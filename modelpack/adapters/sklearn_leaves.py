@@ -135,14 +135,15 @@ def rows_in_leaves(model: Any, low: Array, high: Array) -> Array | None:
     rows = low + (high - low) * rng.random((len(paths), len(low)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of columns without names
-        for step in before:
-            rows = np.array(step.transform(rows))
-        for row, path in zip(rows, paths, strict=True):
-            _enter(row, path)
         try:
+            for step in before:
+                rows = np.array(step.transform(rows))
+            for row, path in zip(rows, paths, strict=True):
+                _enter(row, path)
             for step in reversed(before):
                 rows = step.inverse_transform(rows)
-        except (NotFittedError, NotImplementedError, ValueError):  # some were not asked to learn it
+        # Some were not asked to learn it, or take the dtype that they were fitted on only.
+        except (NotFittedError, NotImplementedError, TypeError, ValueError):
             return None
     return np.asarray(rows)
 

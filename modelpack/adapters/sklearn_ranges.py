@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,8 @@ def input_ranges(model: Any, columns: Columns, specs: Sequence[TensorSpec]) -> d
 def takes_negatives(
     model: Any, columns: Columns, specs: Sequence[TensorSpec], ranges: dict[str, Range]
 ) -> bool:
-    """Whether a model answers for values of both signs, where the usual ones are not known."""
+    """Whether a model answers for values of both signs, where the usual ones have them."""
     unknown = _unknown(specs, ranges)
-    if not unknown:
-        return True
     both = {**ranges, **dict.fromkeys(unknown, Range((-_REACH,), (_REACH,)))}
     try:
         answers(model, columns, sample(specs, both, _ROWS))
@@ -79,8 +78,14 @@ def takes_negatives(
 
 
 def without_negatives(specs: Sequence[TensorSpec], ranges: dict[str, Range]) -> dict[str, Range]:
-    """The same ranges, and none below 0 where nothing is known."""
-    return {**ranges, **dict.fromkeys(_unknown(specs, ranges), Range((0.0,), (_REACH,)))}
+    """The same ranges, and none below 0 where it goes above, or where nothing is known."""
+    cut = {name: _cut(usual) for name, usual in ranges.items()}
+    return {**cut, **dict.fromkeys(_unknown(specs, ranges), Range((0.0,), (_REACH,)))}
+
+
+def _cut(usual: Range) -> Range:
+    pairs = zip(usual.low, usual.high, strict=True)
+    return replace(usual, low=tuple(max(low, 0.0) if high > 0 else low for low, high in pairs))
 
 
 def _unknown(specs: Sequence[TensorSpec], ranges: dict[str, Range]) -> list[str]:
