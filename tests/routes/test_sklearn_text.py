@@ -110,6 +110,9 @@ COUNTS: dict[str, dict[str, Any]] = {
     "short words": {"token_pattern": r"\b\w{2,5}\b", "max_features": 50},
     "words or numbers": {"token_pattern": r"\b[a-z]+\b|\b\d+\b"},
     "any case": {"lowercase": False, "token_pattern": r"(?i)[a-zß]+(?:'[a-z]+)?"},
+    "joined words": {"token_pattern": r"\b\w[\w'-]*\w\b|\b\w", "stop_words": ["the", "data-set"]},
+    "begun words": {"token_pattern": r"\b[a-zé]+", "ngram_range": (1, 2)},
+    "within words": {"token_pattern": r"\B\w[^\w ]*"},
     "marks": {"token_pattern": r"[\w']+|[.,!?;]", "ngram_range": (1, 2)},
     "tokens with blanks": {"token_pattern": r"[a-z]+ [a-z]+|\w+", "ngram_range": (1, 2)},
     "a group": {"token_pattern": r"\b(\w[a-z]+)\b"},
@@ -171,6 +174,7 @@ TEXTS = st.text(st.sampled_from(COMMON) | st.characters(exclude_categories=["Cs"
 SETTINGS = {
     "words": CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+", strip_accents="unicode"),
     "cased": CountVectorizer(lowercase=False, token_pattern=r"\b[^\d\W]+\b"),
+    "joined": CountVectorizer(token_pattern=r"\b\w[\w'-]*\b|\B\W", strip_accents="ascii"),
     "characters": CountVectorizer(analyzer="char", ngram_range=(1, 2)),
     "parts of words": CountVectorizer(analyzer="char_wb", ngram_range=(1, 4)),
     "hashes": HashingVectorizer(n_features=128, norm=None, token_pattern=r"\b\w+\b"),
@@ -246,7 +250,7 @@ def _words(text: str) -> list[str]:
         ({"strip_accents": str.strip}, "strip_accents is code of its own"),
         ({"token_pattern": r"\w+(?=\s)"}, "comes before or after"),
         ({"token_pattern": r"#(\w+)"}, "group"),
-        ({"token_pattern": r"\b[a-z]\S+"}, r"\\b is only taken at both ends"),
+        ({"token_pattern": "\\b[\U000f0041-]+"}, "private characters"),
         ({"token_pattern": r"\w+?"}, "longest"),
         ({"token_pattern": r"a|ab"}, "longest"),
         ({"token_pattern": r"\w*"}, "nothing"),
@@ -262,6 +266,11 @@ def test_what_cannot_be_written_is_refused_by_name(choices: dict[str, Any], reas
 def test_texts_in_files_are_refused() -> None:
     with pytest.raises(InputError, match="input='filename'"):
         session(CountVectorizer(vocabulary=["a", "b"], input="filename"))
+
+
+def test_hashes_of_tokens_with_marks_are_refused() -> None:
+    with pytest.raises(UnsupportedOpsError, match="not supported for hashes"):
+        session(HashingVectorizer(token_pattern=r"\b[a-z]+"))
 
 
 def test_an_opset_without_strings_is_refused() -> None:

@@ -83,6 +83,9 @@ def test_every_character_is_in_or_out_of_a_token(pattern: str) -> None:
 
 
 ATOMS = (
+    r"(?:a\b)",
+    r"(?:-\b)",
+    r"(?:\B\w)",
     "a",
     "b",
     "é",
@@ -106,30 +109,34 @@ def pattern_of(rng: np.random.Generator, depth: int = 2) -> str:
     for _ in range(rng.integers(1, 4)):
         inner = depth and rng.random() < 0.25
         atom = f"(?:{pattern_of(rng, depth - 1)})" if inner else str(rng.choice(ATOMS))
-        pieces.append(atom + str(rng.choice(TIMES)))
+        # Repeated repetitions would keep Python busy for ever.
+        pieces.append(atom + str(rng.choice(TIMES if not inner else ("", "?", "{2}"))))
     text = "".join(pieces)
     if rng.random() < 0.25:
         text += "|" + pattern_of(rng, 0)
-    if depth == 2 and rng.random() < 0.3:
+    chance = rng.random() if depth == 2 else 1
+    if chance < 0.3:
         return rf"\b(?:{text})\b"
-    return text
+    return rf"\b(?:{text})" if chance < 0.45 else text
 
 
 def test_random_patterns_find_what_python_finds() -> None:
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("aabbé-1 \nA_"), rng.integers(0, 12))) for _ in range(400)]
     taken = refused = 0
-    while taken < 100:
+    while taken < 60:
         pattern = pattern_of(rng)
         try:
             tokens_of(pattern)
         except NotImplementedError:
             refused += 1
             continue
+        model = CountVectorizer(lowercase=False, token_pattern=pattern)
+        try:
+            model.fit(texts)
+        except ValueError:  # no text has a token
+            continue
         taken += 1
-        model = HashingVectorizer(
-            n_features=509, norm=None, lowercase=False, token_pattern=pattern, alternate_sign=False
-        )
         found, expected = answer(session(model), texts), wanted(model, texts)
         np.testing.assert_array_equal(found, expected, err_msg=pattern)
     assert refused < 6 * taken

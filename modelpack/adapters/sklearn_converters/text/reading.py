@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx.parser
 
+from modelpack.adapters.sklearn_converters.text import marks
 from modelpack.adapters.sklearn_converters.text.characters import (
     FINAL_SIGMA,
     MIDDLE_SIGMA,
@@ -14,7 +15,7 @@ from modelpack.adapters.sklearn_converters.text.characters import (
     around_sigma,
     spaces,
 )
-from modelpack.adapters.sklearn_converters.text.patterns import Tokens
+from modelpack.adapters.sklearn_converters.text.patterns import Tokens, word_character
 from modelpack.adapters.sklearn_converters.text.rows import ML_DOMAIN, RUNTIME_DOMAIN
 from modelpack.adapters.sklearn_converters.writer import Writer
 
@@ -108,6 +109,12 @@ def replaced(writer: Writer, text: str, table: Table, sigma: bool) -> str:
     """
     refuse_early(writer)
     pieces = characters(writer, text)
+    made = _changed(writer, pieces, table)
+    return joined(writer, _with_final_sigma(writer, pieces, made) if sigma else made)
+
+
+def _changed(writer: Writer, pieces: str, table: Table) -> str:
+    """What becomes of each of the characters."""
     made = writer.op(
         "LabelEncoder",
         pieces,
@@ -116,10 +123,10 @@ def replaced(writer: Writer, text: str, table: Table, sigma: bool) -> str:
         values_strings=list(table.entries.values()),
         default_string=_NO_KEY if table.default is None else table.default,
     )
-    if table.default is None:
-        missing = writer.op("Equal", made, writer.constant(_NO_KEY, "object"))
-        made = writer.op("Where", missing, pieces, made)
-    return joined(writer, _with_final_sigma(writer, pieces, made) if sigma else made)
+    if table.default is not None:
+        return made
+    missing = writer.op("Equal", made, writer.constant(_NO_KEY, "object"))
+    return writer.op("Where", missing, pieces, made)
 
 
 def _with_final_sigma(writer: Writer, pieces: str, made: str) -> str:
@@ -150,11 +157,28 @@ def needs_sigma(texts: Sequence[str]) -> bool:
 
 def tokens(writer: Writer, text: str, how: Tokens) -> str:
     """The tokens of a text, as a vector."""
+    if how.marked is not None:
+        text = _marked(writer, text, word_character(how))
     found = matches(writer, text, how.expression)
     if not how.whole:
         return found
     refuse_early(writer)
     return writer.op("Compress", found, writer.op("RegexFullMatch", found, pattern=how.whole))
+
+
+def _marked(writer: Writer, text: str, word: str) -> str:
+    """A text with marks at the boundaries of words; see `marks`."""
+    refuse_early(writer)
+    pieces = characters(writer, text)
+    of_word = writer.op("RegexFullMatch", pieces, pattern=word)
+    outside = writer.constant([False], "bool")
+    here = writer.op("Concat", of_word, outside, axis=0)
+    before = writer.op("Concat", outside, of_word, axis=0)
+    mark, none = (writer.constant(text, "object") for text in (marks.MARK, ""))
+    between = writer.op("Where", writer.op("Xor", here, before), mark, none)
+    spelled = _changed(writer, pieces, marks.TABLE)
+    spelled = writer.op("Concat", spelled, writer.constant([""], "object"), axis=0)
+    return joined(writer, writer.op("StringConcat", between, spelled))
 
 
 def single_spaced(writer: Writer, text: str) -> str:

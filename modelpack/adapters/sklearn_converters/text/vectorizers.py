@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import strip_accents_ascii, strip_accents_unicode
 
-from modelpack.adapters.sklearn_converters.text import reading
+from modelpack.adapters.sklearn_converters.text import marks, reading
 from modelpack.adapters.sklearn_converters.text.characters import (
     BY_CHARACTER,
     LOWER,
@@ -43,7 +43,7 @@ def problem(item: Any) -> str:
             return "its analyzer is code of its own"
         _functions(item)
         if item.analyzer == "word":
-            _tokens(item)
+            _refuse_marks(item, _tokens(item))
         if hasattr(item, "vocabulary"):
             _vocabulary(item)
     except NotImplementedError as error:
@@ -81,6 +81,17 @@ def _tokens(item: Any) -> Tokens:
     except NotImplementedError as error:
         reason = f"the token pattern {item.token_pattern!r} cannot be written: {error}"
         raise NotImplementedError(reason) from None
+
+
+def _refuse_marks(item: Any, how: Tokens) -> None:
+    """Refuse marks in tokens where these are more than looked up."""
+    if how.marked is None:
+        return
+    if not hasattr(item, "vocabulary"):
+        raise NotImplementedError(
+            r"\b around more than word characters (\w) is not supported for hashes"
+        )
+    marks.refuse_private((), [*_vocabulary(item), *(item.get_stop_words() or ())])
 
 
 def _vocabulary(item: Any) -> dict[str, int]:
@@ -148,7 +159,9 @@ def _counted(writer: Writer, text: str) -> str:
         words = reading.padded_words(writer, text)
         parts = reading.characters(writer, reading.joined(writer, words))
         grams = _grams_in_words(vocabulary, item.ngram_range)
-    found = _occurrences(writer, parts, grams, stop, len(vocabulary))
+    numbers = {part: place for place, part in enumerate(sorted({p for g in grams for p in g}), 1)}
+    ids = _ids(writer, parts, {**numbers, **dict.fromkeys(sorted(stop), _STOP)})
+    found = _occurrences(writer, ids, grams, numbers, len(vocabulary))
     if not item.binary:
         return found
     return writer.cast(writer.op("Greater", found, writer.constant(0, "float32")), "float32")
@@ -205,24 +218,35 @@ def _is_short_word(term: str, least: int) -> bool:
     return 3 <= len(term) < least and term[0] == term[-1] == " "
 
 
-def _occurrences(
-    writer: Writer, parts: str, grams: Mapping[_Gram, int], stop: frozenset[str], width: int
-) -> str:
-    """How often each n-gram occurs among the parts of a text that are no stop words."""
-    known = sorted({part for gram in grams for part in gram})
-    numbers = {part: place for place, part in enumerate(known, 1)}
+def _ids(writer: Writer, parts: str, numbers: Mapping[str, int]) -> str:
+    """The numbers of the parts of a text, without stop words."""
+    how = _tokens(writer.item) if writer.item.analyzer == "word" else None
+    if how is not None and how.marked is not None:
+        numbers = {
+            spelling: number
+            for part, number in numbers.items()
+            for spelling in marks.respelled(part, how.marked)
+        }
     given = {part: number for part, number in numbers.items() if is_encodable(part)}
-    if stop:
-        given |= dict.fromkeys(sorted(filter(is_encodable, stop)), _STOP)
     ids = reading.numbered(writer, parts, given or {"": _UNKNOWN}, _UNKNOWN)
-    if stop:
+    if _STOP in given.values():
         kept = writer.op("Not", writer.op("Equal", ids, writer.constant(_STOP, "int64")))
         ids = writer.op("Compress", ids, kept)
     # One more, which counts nowhere: of no tokens at all, nothing could be counted.
-    ids = writer.op("Concat", ids, writer.integers(_UNKNOWN), axis=0)
+    return writer.op("Concat", ids, writer.integers(_UNKNOWN), axis=0)
+
+
+def _occurrences(
+    writer: Writer,
+    ids: str,
+    grams: Mapping[_Gram, int],
+    numbers: Mapping[str, int],
+    width: int,
+) -> str:
+    """How often each n-gram occurs among the parts of a text, by their numbers."""
     pool = [([numbers[part] for part in gram], column) for gram, column in grams.items()]
     never = sorted(set(range(width)) - set(grams.values()))  # terms that no text has
-    pool += [([len(known) + 1 + column], column) for column in never]
+    pool += [([len(numbers) + 1 + column], column) for column in never]
     return _counts_of(writer, ids, sorted(pool, key=lambda pair: (len(pair[0]), pair[1])))
 
 
