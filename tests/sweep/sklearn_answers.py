@@ -92,6 +92,8 @@ def compared(
         for name, array in wanted.items():
             if array.dtype.kind == "f":
                 scales[name] = np.maximum(scales.get(name, 0.0), _largest(array))
+            if name == "probabilities":
+                scales[name] = np.ones_like(scales[name])
         _compare(found, kind, signature, wanted, have, moved, scales)
     return found
 
@@ -122,8 +124,8 @@ def answers(model: Any, signature: Signature, rows: Any) -> Case:
 def _asked(method: Callable[[Any], Any], rows: Any) -> Any:
     try:
         return method(rows)
-    except ValueError as error:
-        if "Buffer dtype mismatch" not in str(error):
+    except (TypeError, ValueError) as error:
+        if not any(words in str(error) for words in ("Buffer dtype mismatch", "same dtype")):
             raise
         # Compiled parts may take the dtype that they were fitted on only.
         dtypes = ("float32", "float64")
@@ -193,6 +195,8 @@ def _compare(
         if want.dtype.kind == "f":
             allowed, jumps = _tolerances(want, others, scales[spec.name])
             wrong, undecided = _reals_differ(want, got.astype(np.float64), allowed, jumps)
+            if spec.meaning is Meaning.PROBABILITIES:  # far out, scikit-learn's own may fail
+                wrong &= np.isclose(want.sum(axis=1, keepdims=True), 1)
             if spec.meaning in {Meaning.PROBABILITIES, Meaning.SCORES}:
                 open_rows |= _close(want, allowed)
                 open_rows |= jumps.reshape(len(want), -1).any(1)
