@@ -140,6 +140,28 @@ def test_of_classes_as_likely_as_each_other_the_first_is_chosen(tmp_path: Path) 
     np.testing.assert_array_equal(found, model.predict(rows))
 
 
+@pytest.mark.parametrize(
+    "names", [[0, 1], [0, 1, 2], [3, 5, 9], ["a", "ü"], ["a", "b", "ü"]], ids=str
+)
+@pytest.mark.parametrize("lost", [False, True], ids=["weighted", "class without weight"])
+def test_a_forest_chooses_the_first_of_equal_classes(
+    names: list[Any], lost: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.permutation(30)[:, None] + rng.random((30, 3))  # all different: pure leaves
+    places = np.arange(30) % len(names)
+    weights = np.where(places == 1, 0.0, 1.0) if lost else None
+    model = RandomForestClassifier(6, max_features=1, random_state=0)
+    model.fit(rows, np.array(names)[places], sample_weight=weights)
+    asked = rng.uniform(0, 30, (2000, 3)).astype(np.float32)
+    shares = model.predict_proba(asked)
+    best = np.sort(shares, 1)
+    assert lost or (best[:, -1] == best[:, -2]).any()
+    label, found = _session(model, tmp_path).run(None, {"X": asked})
+    np.testing.assert_array_equal(label, model.predict(asked))
+    np.testing.assert_allclose(found, shares, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("inner", [LinearSVC(), SVC(), RidgeClassifier(), LogisticRegression()])
 @pytest.mark.parametrize("labels", [IRIS, IRIS > 0, KINDS[IRIS]], ids=["3", "2", "texts"])
 def test_one_versus_the_rest_decides_as_its_estimators_do(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,40 @@ from modelpack.samples import Array
 def forest(w: Writer) -> None:
     """The mean of what the leaves of all trees say."""
     item = w.item
-    node = _attributes(trees_of(item), [_values(member) for member in _members(item)])
-    answers = w.ensemble(w.rows("float32"), node)
+    trees = trees_of(item)
+    leaves = _leaves(trees, [_values(member) for member in _members(item)])
+    if is_classifier(item) and _has_node(item, leaves):
+        return _classified(w, trees, leaves)
+    said = {
+        "aggregate_function": np.array(b"AVERAGE"),
+        "n_targets": np.array(leaves.targets),
+        **leaves.named("target"),
+    }
+    (answers,) = w.ensemble(w.rows("float32"), _nodes(trees) | said)
     if not is_classifier(item):
         return w.finish(answers)
     return w.finish_classes(answers) if item.n_outputs_ == 1 else finish_labels(w, answers)
+
+
+def _has_node(item: Any, leaves: _Leaves) -> bool:
+    """Whether ONNX's classifier of trees chooses the class that a forest does.
+
+    Of two classes ONNX Runtime compares the sum of one with 0 or with one half, which rounding
+    decides where both are as likely; of more it chooses the first of those with the largest sum.
+    """
+    return item.n_outputs_ == 1 and len(np.unique(leaves.ids)) == leaves.targets > 2
+
+
+def _classified(w: Writer, trees: list[Tree], leaves: _Leaves) -> None:
+    """A node that chooses the label itself: at one row, each further node counts."""
+    classes = np.asarray(w.item.classes_)
+    said = leaves.named("class")
+    if classes.dtype.kind in "iubf":
+        said["classlabels_int64s"] = classes.astype(np.int64)
+    else:
+        said["classlabels_strings"] = np.char.encode([str(each) for each in classes], "utf-8")
+    label, sums = w.ensemble(w.rows("float32"), _nodes(trees) | said)
+    w.finish(label, w.op("Mul", sums, w.constant(1 / len(trees), "float32")))
 
 
 def _members(item: Any) -> list[Any]:
@@ -54,27 +84,51 @@ def embedding(w: Writer) -> None:
         "target_ids": np.arange(ends[-1]),
         "target_weights": np.ones(ends[-1]),
     }
-    w.finish(w.ensemble(w.rows("float32"), _nodes(trees) | said))
+    w.finish(*w.ensemble(w.rows("float32"), _nodes(trees) | said))
 
 
-def _attributes(trees: list[Tree], values: list[Array]) -> dict[str, Array]:
-    """Of a ``TreeEnsembleRegressor``; leaves name the targets that they add something to."""
+@dataclass(frozen=True, slots=True)
+class _Leaves:
+    """What the leaves of all trees add to the targets.
+
+    Attributes:
+        targets: how many there are.
+        trees: of each addition, the tree.
+        nodes: the number of the leaf in it.
+        ids: the target.
+        weights: what is added.
+    """
+
+    targets: int
+    trees: Array
+    nodes: Array
+    ids: Array
+    weights: Array
+
+    def named(self, prefix: str) -> dict[str, Array]:
+        """As attributes of a node: of targets or of classes."""
+        return {
+            f"{prefix}_treeids": self.trees,
+            f"{prefix}_nodeids": self.nodes,
+            f"{prefix}_ids": self.ids,
+            f"{prefix}_weights": self.weights,
+        }
+
+
+def _leaves(trees: list[Tree], values: list[Array]) -> _Leaves:
+    """Leaves name the targets that they add something to.
+
+    What they say is not divided by the number of trees before it is added up: sums of whole
+    numbers are exact, and equal where scikit-learn's are, so that the same of two equal classes
+    is first.
+    """
     owners, ids, leaf = _owners(trees)
-    # Not divided by the number of trees before they are added up: sums of whole numbers are
-    # exact, and equal where scikit-learn's are, so that the same of two equal classes is first.
     shares = np.concatenate(values)[leaf]
     # A leaf that says nothing of any target is one still.
     said = shares != 0
     said[~said.any(1), 0] = True
     places, targets = np.nonzero(said)
-    return _nodes(trees) | {
-        "aggregate_function": np.array(b"AVERAGE"),
-        "n_targets": np.array(shares.shape[1]),
-        "target_treeids": owners[leaf][places],
-        "target_nodeids": ids[leaf][places],
-        "target_ids": targets,
-        "target_weights": shares[said],
-    }
+    return _Leaves(shares.shape[1], owners[leaf][places], ids[leaf][places], targets, shares[said])
 
 
 def _owners(trees: list[Tree]) -> tuple[Array, Array, Array]:

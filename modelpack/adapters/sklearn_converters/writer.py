@@ -57,11 +57,15 @@ def attach_first_trees(model: onnx.ModelProto) -> None:
         if len(node.attribute) == 1 and node.attribute[0].name == _KEPT:
             index = node.attribute[0].i
             first = {
-                name: values if values.ndim == 0 else values[_of_first_tree(name, index)]
+                name: values[_of_first_tree(name, index)] if _is_of_trees(name, values) else values
                 for name, values in _ENSEMBLES[index].items()
             }
             _replace(node, first)
             node.doc_string = f"{_KEPT} {index}"
+
+
+def _is_of_trees(name: str, values: Array) -> bool:
+    return values.ndim > 0 and not name.startswith("classlabels")
 
 
 def _of_first_tree(name: str, index: int) -> Array:
@@ -208,25 +212,33 @@ class Writer:
         self._container.add_node(kind, list(inputs), made, name=name, **placed, **attributes)
         return made
 
-    def ensemble(self, rows: str, attributes: Mapping[str, Any]) -> str:
-        """Append a ``TreeEnsembleRegressor``; return what it answers, ``[rows, targets]``.
+    def ensemble(self, rows: str, attributes: Mapping[str, Any]) -> list[str]:
+        """Append an ensemble of trees; return its outputs.
 
         Its attributes may be arrays of millions of numbers, of which skl2onnx would make
         copies: `attach_ensembles` gives them to the node later.
+
+        Returns:
+            of a ``TreeEnsembleRegressor`` what it answers, ``[rows, targets]``; of a
+            ``TreeEnsembleClassifier``, which has labels of classes, the label and the sums.
         """
-        result = str(self._scope.get_unique_variable_name("ensemble"))
+        classifies = any(name.startswith("classlabels") for name in attributes)
+        kind = "TreeEnsembleClassifier" if classifies else "TreeEnsembleRegressor"
+        results = [
+            str(self._scope.get_unique_variable_name("ensemble")) for _ in range(1 + classifies)
+        ]
         node = onnx.helper.make_node(
-            "TreeEnsembleRegressor",
+            kind,
             [rows],
-            [result],
-            name=self._scope.get_unique_operator_name("TreeEnsembleRegressor"),
+            results,
+            name=self._scope.get_unique_operator_name(kind),
             domain="ai.onnx.ml",
         )
         node.attribute.append(onnx.helper.make_attribute(_KEPT, len(_ENSEMBLES)))
         _ENSEMBLES.append(attributes)
         self._container.nodes.append(node)
         self._container.node_domain_version_pair_sets.add(("ai.onnx.ml", 3))
-        return result
+        return results
 
     def loop(
         self, most: int, lines: Sequence[str], state: Mapping[str, tuple[str, str, int]]
@@ -382,4 +394,7 @@ class Writer:
     def finish_classes(self, scores: str) -> None:
         """Give out the label of the highest score, and the scores, ``[rows, classes]``."""
         best = self.op("ArgMax", scores, axis=1, keepdims=0)
-        self.finish(self.chosen_labels(best, self.item.classes_), scores)
+        classes = np.asarray(self.item.classes_)
+        if not np.array_equal(classes, np.arange(len(classes))):  # those are their own places
+            best = self.chosen_labels(best, classes)
+        self.finish(best, scores)

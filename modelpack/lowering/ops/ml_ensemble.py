@@ -145,9 +145,9 @@ def classified(
     compared = scores
     if len(base):
         scores = compared = scores + _like(base, scores)
-    elif not always.all():
+    elif not always.all() and not (ensemble.weights.weight > 0).all():
         # A class that no leaf on a row's way has a weight for does not win, not even with 0
-        # over classes of negative scores.
+        # over classes of negative scores. Over positive ones it cannot.
         compared = tf.where(scorer.reached(), scores, scores.dtype.min)
     return ml_scores.argmax(compared), ml_scores.transformed(ctx, scores, post_transform)
 
