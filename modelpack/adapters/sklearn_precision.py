@@ -18,6 +18,7 @@ _SENSITIVE = {
         "BisectingKMeans",
     ),
     *("ComplementNB", "EllipticEnvelope", "FactorAnalysis", "FastICA", "FunctionTransformer"),
+    *("BayesianGaussianMixture", "GaussianMixture"),
     *("GaussianNB", "GaussianProcessClassifier", "GaussianProcessRegressor", "IsotonicRegression"),
     *("Isomap", "IterativeImputer", "KMeans", "KNeighborsClassifier"),
     *("KNeighborsRegressor", "KernelDensity", "KernelPCA", "KernelRidge", "LabelPropagation"),

@@ -152,6 +152,8 @@ INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
         for name in ("DecisionTree", "ExtraTree", "ExtraTrees", "RandomForest")
         for kind in ("Classifier", "Regressor")
     },
+    "BayesianGaussianMixture": (likelihoods.mixture, lambda _: True),
+    "GaussianMixture": (likelihoods.mixture, lambda _: True),
     "GaussianProcessRegressor": (processes.regressor, processes.is_known),
     "HistGradientBoostingClassifier": (boosting.histogram_boosting, boosting.needs_own),
     "HistGradientBoostingRegressor": (boosting.histogram_boosting, boosting.needs_own),
