@@ -54,11 +54,13 @@ def output_code(w: Writer) -> None:
     item = w.item
     rows = w.rows()
     said = w.joined([positive(w, estimator, rows) for estimator in item.estimators_])
-    codes = np.asarray(item.code_book_, np.float64)
+    # Of classes with the same code, the first is chosen.
+    firsts = np.sort(np.unique(item.code_book_, axis=0, return_index=True)[1])
+    codes = np.asarray(item.code_book_, np.float64)[firsts]
     # |s - c|^2 without |s|^2, which is the same for all codes.
     far = w.linear(said, -2 * codes.T, (codes**2).sum(1))
     best = w.op("ArgMin", far, axis=1, keepdims=0)
-    w.finish(w.chosen_labels(best, item.classes_), far)
+    w.finish(w.chosen_labels(best, item.classes_[firsts]), far)
 
 
 def function(w: Writer) -> None:
