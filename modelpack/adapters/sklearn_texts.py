@@ -47,6 +47,13 @@ _HARD = (
 )
 
 
+# Letters that become others in lower case, or in the usual forms.
+_OTHER_LETTERS = str.maketrans(
+    {"i": "\u0130", "k": "\u212a", "s": "\u017f", "a": "\uff21", "e": "\u00c9", "\u03c2": "\u03a3"}
+)
+_ACCENTED = str.maketrans("aeiouc", "\u00e1\u00e9\u00ee\u00f6\u00fc\u00e7")
+
+
 def probes(model: Any) -> tuple[str, ...]:
     """Return texts for an estimator that begins with text vectorizers."""
     found = [item for _, item in walk(model) if type(item).__name__ in OF_TEXT]
@@ -54,7 +61,12 @@ def probes(model: Any) -> tuple[str, ...]:
     plain = [
         " ".join(terms[start : start + _IN_A_TEXT]) for start in range(0, len(terms), _IN_A_TEXT)
     ]
-    texts = [*plain, *map(_changed, plain, range(len(plain)))]
+    several = range(max(len(plain), len(_BETWEEN)) if plain else 0)
+    texts = [*plain, *(_changed(plain[number % len(plain)], number) for number in several)]
+    accented = [text.translate(_ACCENTED) for text in plain]
+    texts += [*accented, *(unicodedata.normalize("NFD", text) for text in accented)]
+    texts += [text.translate(_OTHER_LETTERS) for text in plain]
+    texts += [text for item in found for text in _interrupted(item, terms)]
     texts += [f"{hard} {term}" for hard, term in zip(_HARD, terms, strict=False)]
     return tuple(dict.fromkeys((*texts, *_HARD)))
 
@@ -70,17 +82,22 @@ def _terms(item: Any) -> list[str]:
     return [term for term in chosen if term.isprintable()]
 
 
+def _interrupted(item: Any, terms: list[str]) -> list[str]:
+    """Terms of several words with a stop word between these, which does not count."""
+    stop = sorted(map(str, item.get_stop_words() or ()))[:1]
+    long = [term for term in terms if " " in term.strip()][:_IN_A_TEXT]
+    return [term.replace(" ", f" {word} ") for word in stop for term in long]
+
+
 def _changed(text: str, number: int) -> str:
     """A text in another case, with other spaces, accents or repeated words: by its number."""
     words = text.split(" ")
     between = _BETWEEN[number % len(_BETWEEN)]
-    change = number % 5
+    change = number % 4
     if change == 0:
         return between.join(word.upper() for word in words)
     if change == 1:
         return between.join(word.capitalize() for word in words)
     if change == 2:
         return between.join([*words, *words[:2], words[0]])
-    if change == 3:
-        return unicodedata.normalize("NFD", between.join(word + "\u0301" for word in words))
     return f"{between}{between.join(reversed(words))}{between}\u00e9"

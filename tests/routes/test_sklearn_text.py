@@ -12,6 +12,7 @@ from unittest import mock
 
 import joblib
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,8 +28,10 @@ from sklearn.feature_extraction.text import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
+from modelpack import onnx_graph
 from modelpack.adapters import sklearn as sklearn_adapter
 from modelpack.adapters.sklearn_refusals import caveats
+from modelpack.adapters.sklearn_texts import probes
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import InputError, UnsupportedOpsError
 from modelpack.steps import StepOptions
@@ -64,18 +67,24 @@ SEEN = [*lines(), *(text for text in HARD for _ in range(3))]
 ASKED = [*lines()[:20], *HARD]
 
 
-def session(model: Any, opset: int | None = None) -> onnxruntime.InferenceSession:
-    """The estimator as ONNX Runtime runs it."""
+def made(model: Any, opset: int | None = None) -> onnx.ModelProto:
+    """The estimator as ONNX."""
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(sklearn_adapter, "load", lambda _: model),
     ):
         source = ModelRef("sklearn", Encoding.PICKLE, f"{folder}/m.joblib", trusted=True)
-        target = f"{folder}/m.onnx"
-        sklearn_adapter.to_onnx(source, target, StepOptions(opset=opset))
-        quiet = onnxruntime.SessionOptions()
-        quiet.log_severity_level = 3
-        return onnxruntime.InferenceSession(target, quiet, providers=["CPUExecutionProvider"])
+        sklearn_adapter.to_onnx(source, f"{folder}/m.onnx", StepOptions(opset=opset))
+        return onnx.load(f"{folder}/m.onnx")
+
+
+def session(model: Any, opset: int | None = None) -> onnxruntime.InferenceSession:
+    """The estimator as ONNX Runtime runs it."""
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        made(model, opset).SerializeToString(), quiet, providers=["CPUExecutionProvider"]
+    )
 
 
 def answer(run: onnxruntime.InferenceSession, texts: list[str]) -> Any:
@@ -276,6 +285,38 @@ def test_hashes_of_tokens_with_marks_are_refused() -> None:
 def test_an_opset_without_strings_is_refused() -> None:
     with pytest.raises(UnsupportedOpsError, match="opset 19"):
         session(CountVectorizer().fit(SEEN), opset=19)
+
+
+PLANTED = ("é", "É", "İ", "\u0301", "a stop word", "ASCII tokens")
+
+
+def _planted(model: onnx.ModelProto, bug: str) -> None:
+    """Let a vectorizer forget a character, a stop word, or what letters there are."""
+    for node in onnx_graph.nodes(model):
+        own = {item.name: item for item in node.attribute}
+        if bug == "ASCII tokens" and "tokenexp" in own:
+            own["tokenexp"].s = b"[A-Za-z0-9_]{2,}"
+        elif bug == "a stop word" and "values_int64s" in own:
+            numbers = [max(number, 0) for number in own["values_int64s"].ints]
+            own["values_int64s"].ints[:] = numbers
+        elif "values_strings" in own and bug.encode() in own["keys_strings"].strings:
+            place = list(own["keys_strings"].strings).index(bug.encode())
+            for name in ("keys_strings", "values_strings"):
+                del own[name].strings[place]
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_made_up_texts_show_planted_bugs(bug: str) -> None:
+    texts = ["Très bon café", "Un thé à éviter", "Le meilleur été", "σας ας", "façade"]
+    words = TfidfVectorizer(ngram_range=(1, 2), strip_accents="unicode", stop_words=["un", "une"])
+    fitted = words.fit(texts)
+    asked = list(probes(fitted))
+    model = made(fitted)
+    _planted(model, bug)
+    wrong = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    assert abs(answer(wrong, asked) - wanted(fitted, asked)).max() > 1e-3
 
 
 def test_many_dense_hashes_are_noted() -> None:

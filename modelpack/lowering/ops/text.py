@@ -16,6 +16,8 @@ from modelpack.lowering.value import Value
 # Bytes that UTF-8 never has: they mark where tokens begin and end.
 _BEGIN, _END = b"\xfe", b"\xff"
 
+_SHOWN = 60  # characters of a regular expression, which may list all letters there are
+
 # Languages whose letters change their case by rules of their own.
 _OWN_CASE_RULES = frozenset({"az", "el", "lt", "tr"})
 
@@ -121,7 +123,8 @@ def tokenizer(
     flat = tf.reshape(x.tensor, [-1])
     for pattern in [tokenexp] if tokenexp else separators or ():
         if _ambiguous(pattern):
-            raise ctx.refuse(f"the longest match of '{pattern}' may not be the first one")
+            shown = pattern if len(pattern) < _SHOWN else f"{pattern[:_SHOWN]}..."
+            raise ctx.refuse(f"the longest match of '{shown}' may not be the first one")
     if tokenexp:
         rows = _matches(flat, tokenexp)
     elif separators == [""]:
