@@ -50,8 +50,14 @@ def threshold(w: Writer) -> None:
 
 
 def output_code(w: Writer) -> None:
-    """The class whose code is nearest to what the estimators say."""
+    """The class whose code is nearest to what the estimators say.
+
+    Raises:
+        NotImplementedError: the classes have one and the same bit somewhere.
+    """
     item = w.item
+    if any(type(inner).__name__ == "_ConstantPredictor" for inner in item.estimators_):
+        raise NotImplementedError("codes in which all classes have the same bit")
     rows = w.rows()
     said = w.joined([positive(w, estimator, rows) for estimator in item.estimators_])
     # Of classes with the same code, the first is chosen.
