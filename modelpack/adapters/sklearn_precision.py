@@ -37,7 +37,13 @@ _CAPABLE = {
     *("ColumnTransformer", "DecisionTreeClassifier", "DecisionTreeRegressor"),
     *("DictionaryLearning", "DummyClassifier", "DummyRegressor", "ElasticNet", "ElasticNetCV"),
     *("ExtraTreeClassifier", "ExtraTreeRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor"),
-    *("FeatureAgglomeration", "FeatureUnion", "FixedThresholdClassifier", "FrozenEstimator"),
+    *(
+        "FeatureAgglomeration",
+        "FeatureUnion",
+        "FixedThresholdClassifier",
+        "FrozenEstimator",
+        "GammaRegressor",
+    ),
     *("GaussianRandomProjection", "GridSearchCV", "HalvingGridSearchCV"),
     *(
         "HalvingRandomSearchCV",
@@ -54,7 +60,7 @@ _CAPABLE = {
     *("MiniBatchDictionaryLearning", "MiniBatchSparsePCA", "MissingIndicator", "Normalizer"),
     *("OneHotEncoder", "OneVsOneClassifier", "OneVsRestClassifier", "OrdinalEncoder"),
     *("OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV", "OutputCodeClassifier", "PCA"),
-    *("PLSCanonical", "PLSRegression", "PLSSVD", "PassiveAggressiveClassifier"),
+    *("PLSCanonical", "PLSRegression", "PLSSVD", "PassiveAggressiveClassifier", "PoissonRegressor"),
     *("PassiveAggressiveRegressor", "Perceptron", "Pipeline", "QuantileRegressor"),
     *("RANSACRegressor", "RFE", "RFECV", "RandomForestClassifier", "RandomForestRegressor"),
     *("RandomTreesEmbedding", "RandomizedSearchCV", "RegressorChain", "Ridge", "RidgeCV"),
