@@ -25,6 +25,7 @@ EVERY = 40
 # Known, and not repaired.
 KNOWN = {
     ("onnx", 1297): "of rows equally near, a local outlier factor takes others after an imputer",
+    ("onnx", 1479): "knots 1e-18 apart: the mean of a constant column differs in a last digit",
     ("tflite", 1120): "far out, all kernels of a support vector machine vanish in float32",
 }
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from modelpack.adapters.boosters import is_booster
+from modelpack.adapters.sklearn_columns import final_step
 from modelpack.adapters.sklearn_converters.decisions import decision, positive, shares
 from modelpack.adapters.sklearn_converters.functions import traced
 from modelpack.adapters.sklearn_converters.labels import finish_chosen
 from modelpack.adapters.sklearn_converters.steps import interpolated
 from modelpack.adapters.sklearn_converters.writer import Writer
-from modelpack.adapters.sklearn_signature import final_step
 
 _TINY = 1e-12
 """What temperature scaling adds to probabilities (``_convert_to_logits``)."""
@@ -50,14 +50,8 @@ def threshold(w: Writer) -> None:
 
 
 def output_code(w: Writer) -> None:
-    """The class whose code is nearest to what the estimators say.
-
-    Raises:
-        NotImplementedError: the classes have one and the same bit somewhere.
-    """
+    """The class whose code is nearest to what the estimators say."""
     item = w.item
-    if any(type(inner).__name__ == "_ConstantPredictor" for inner in item.estimators_):
-        raise NotImplementedError("codes in which all classes have the same bit")
     rows = w.rows()
     said = w.joined([positive(w, estimator, rows) for estimator in item.estimators_])
     # Of classes with the same code, the first is chosen.
