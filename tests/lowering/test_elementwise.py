@@ -352,3 +352,14 @@ def test_constant_first_and_a_transpose_behind(
     graph = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     check(model, [1 + np.arange(240, dtype=np.float32).reshape(2, 3, 5, 8)], targets=["tflite"])
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+def test_a_choice_among_tensors_of_many_axes(dtype: str, dynamic: bool) -> None:
+    """TFLite's own kernel makes tensors of at most five axes equally large."""
+    x = RANDOM.normal(size=(2, 3, 7, 2, 7, 2)).astype(dtype)
+    chosen = RANDOM.normal(size=(7, 2, 1, 1)) > 0
+    constants = {0: chosen, 1: np.zeros((), dtype)}
+    model = node_model("Where", [None, None, x], constants=constants, dynamic=dynamic)
+    check(model, [x], rtol=0, atol=0)

@@ -6,10 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from modelpack.lowering.context import Context
+from modelpack.lowering.context import Context, Target
 from modelpack.lowering.dtypes import built_in, ordered
 from modelpack.lowering.layout import elementwise
 from modelpack.lowering.registry import lowers
+
+# TFLite's kernel makes tensors of at most so many axes equally large.
+_AXES = 5
 
 _FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
 
@@ -71,9 +74,23 @@ def logical_not(x: Any) -> Any:
 @lowers("Where", 9, 16)
 @elementwise
 def where(ctx: Context, condition: Any, x: Any, y: Any) -> Any:
+    if ctx.target is Target.TFLITE and max(each.shape.rank for each in (condition, x, y)) > _AXES:
+        return _where_in_rows(condition, x, y)
     if x.dtype in {tf.bool, tf.string}:
         return tf.where(condition, x, y)
     return built_in(ctx, lambda x, y: tf.where(condition, x, y), x, y)
+
+
+def _where_in_rows(condition: Any, x: Any, y: Any) -> Any:
+    """The same of tensors that were made equally large, element by element."""
+    shape = tf.shape(condition)
+    for other in (x, y):
+        shape = tf.broadcast_dynamic_shape(shape, tf.shape(other))
+    flat = [tf.reshape(tf.broadcast_to(each, shape), [-1]) for each in (condition, x, y)]
+    result = tf.reshape(tf.where(*flat), shape)
+    known = tf.broadcast_static_shape(condition.shape, tf.broadcast_static_shape(x.shape, y.shape))
+    result.set_shape(known)
+    return result
 
 
 @lowers("IsNaN", 9, 13, 20)
