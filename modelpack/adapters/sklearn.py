@@ -14,6 +14,7 @@ import sklearn
 
 from modelpack import onnx_graph
 from modelpack.adapters.boosters import library_of
+from modelpack.adapters.sklearn_columns import Columns, columns_of, input_specs
 from modelpack.adapters.sklearn_converters.writer import attach_ensembles, attach_first_trees
 from modelpack.adapters.sklearn_loading import load, saved_by, scan, walk
 from modelpack.adapters.sklearn_onnx import (
@@ -30,11 +31,8 @@ from modelpack.adapters.sklearn_ranges import (
 )
 from modelpack.adapters.sklearn_refusals import caveats, outline, refuse_boosters
 from modelpack.adapters.sklearn_signature import (
-    Columns,
     accepts_missing,
     answers,
-    columns_of,
-    input_specs,
     roles_of,
     sample,
     signature_of,

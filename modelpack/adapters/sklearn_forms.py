@@ -11,10 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from modelpack.adapters.boosters import count_columns
+from modelpack.adapters.sklearn_columns import Columns, positions_of
 from modelpack.adapters.sklearn_converters.imputers import joined_steps
 from modelpack.adapters.sklearn_converters.transforming import TRANSFORMING, Transforming
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import Columns, positions_of
 
 # What an estimator hands every call on to, by the attribute that holds it.
 _DELEGATES = {

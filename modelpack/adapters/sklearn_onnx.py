@@ -47,6 +47,7 @@ from modelpack import onnx_graph
 from modelpack.adapters import sklearn_forms as forms
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.converting import register as register_booster
+from modelpack.adapters.sklearn_columns import Columns, final_step
 from modelpack.adapters.sklearn_converters.imputers import ImputedEncoder
 from modelpack.adapters.sklearn_converters.registering import register
 from modelpack.adapters.sklearn_converters.writer import attach_first_trees
@@ -55,7 +56,6 @@ from modelpack.adapters.sklearn_precision import wants_float64
 from modelpack.adapters.sklearn_refusals import (
     refuse_unsupported,
 )
-from modelpack.adapters.sklearn_signature import Columns, final_step
 from modelpack.adapters.sklearn_trees import add_isolation_forest
 from modelpack.errors import ConversionError, UnsupportedOpsError, first_line
 from modelpack.samples import Array

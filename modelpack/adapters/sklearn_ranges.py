@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modelpack.adapters.sklearn_leaves import rows_in_leaves, trees_of
-from modelpack.adapters.sklearn_loading import children
-from modelpack.adapters.sklearn_signature import (
+from modelpack.adapters.sklearn_columns import (
     ENCODERS,
     OF_LABELS,
     Columns,
-    answers,
     categories_of_histograms,
     category_dtype,
     positions_of,
-    sample,
     steps_on,
     takes_text,
 )
+from modelpack.adapters.sklearn_leaves import rows_in_leaves, trees_of
+from modelpack.adapters.sklearn_loading import children
+from modelpack.adapters.sklearn_signature import answers, sample
 from modelpack.adapters.sklearn_texts import probes
 from modelpack.errors import InputError
 from modelpack.samples import Array

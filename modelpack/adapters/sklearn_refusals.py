@@ -8,9 +8,9 @@ from skl2onnx._supported_operators import sklearn_operator_name_map
 
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.reading import problem as booster_problem
+from modelpack.adapters.sklearn_columns import OF_TEXT
 from modelpack.adapters.sklearn_converters.text import vectorizers
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import OF_TEXT
 from modelpack.errors import UnsupportedOpsError
 
 # Estimators that convert, but whose ONNX file does not run or answers something else.

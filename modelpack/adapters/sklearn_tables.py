@@ -8,7 +8,7 @@ from typing import Any
 import onnx.helper
 
 from modelpack import onnx_graph
-from modelpack.adapters.sklearn_signature import Columns
+from modelpack.adapters.sklearn_columns import Columns
 from modelpack.errors import InputError
 from modelpack.signature import DType, Signature
 

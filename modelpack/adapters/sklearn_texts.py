@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+from modelpack.adapters.sklearn_columns import OF_TEXT
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import OF_TEXT
 
 _MOST_TERMS = 60  # of a vocabulary
 _IN_A_TEXT = 4

@@ -26,8 +26,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from modelpack.adapters import sklearn as adapter
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.boosters.reading import read
+from modelpack.adapters.sklearn_columns import columns_of
 from modelpack.adapters.sklearn_refusals import refuse_unsupported
-from modelpack.adapters.sklearn_signature import answers, columns_of
+from modelpack.adapters.sklearn_signature import answers
 from modelpack.artifact import Encoding, ModelRef, detect
 from modelpack.errors import UnsupportedOpsError
 from modelpack.steps import StepOptions

@@ -16,9 +16,9 @@ from modelpack.adapters.boosters.trees import (
     float32_not_above,
     runs,
 )
+from modelpack.adapters.sklearn_columns import categories_of_histograms
 from modelpack.adapters.sklearn_converters.encoders import Table, looked_up
 from modelpack.adapters.sklearn_converters.writer import Writer
-from modelpack.adapters.sklearn_signature import categories_of_histograms
 
 _BITS = 32  # of a word of a set of categories
 

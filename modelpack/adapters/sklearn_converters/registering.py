@@ -24,6 +24,7 @@ from skl2onnx.common.data_types import (
 from sklearn.base import ClassifierMixin, is_classifier, is_outlier_detector
 from sklearn.feature_selection import RFE
 
+from modelpack.adapters.sklearn_columns import OF_TEXT
 from modelpack.adapters.sklearn_converters import (
     approximations,
     boosting,
@@ -48,7 +49,7 @@ from modelpack.adapters.sklearn_converters import (
 from modelpack.adapters.sklearn_converters.text import vectorizers
 from modelpack.adapters.sklearn_converters.writer import Writer
 from modelpack.adapters.sklearn_loading import walk
-from modelpack.adapters.sklearn_signature import OF_TEXT, has_several_labels
+from modelpack.adapters.sklearn_signature import has_several_labels
 from modelpack.errors import UnsupportedOpsError
 
 _Convert: TypeAlias = Callable[[Any, Any, Any], None]
