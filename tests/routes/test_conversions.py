@@ -16,6 +16,8 @@ import onnxruntime
 import pytest
 import yaml
 
+from tests.thinned import thinned
+
 RTOL, ATOL = 1e-4, 1e-5
 
 FILES = {"onnx": "model.onnx", "tflite": "model.tflite", "savedmodel": "saved_model"}
@@ -294,7 +296,9 @@ def test_a_pickled_model_converts_when_it_is_trusted(
     np.testing.assert_allclose(probabilities, expected["probabilities"], rtol=RTOL, atol=ATOL)
 
 
-@pytest.mark.parametrize("name", ["keras_cnn.keras", "torch_encoder.pt2", "sklearn_forest.skops"])
+@pytest.mark.parametrize(
+    "name", thinned(["sklearn_forest.skops", "torch_encoder.pt2", "keras_cnn.keras"], 2)
+)
 def test_two_runs_in_different_directories_write_the_same_bytes(
     models: Path, tmp_path: Path, modelpack, name: str
 ) -> None:

@@ -27,6 +27,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from tests.routes.test_conversions import manifest_of
+from tests.thinned import thinned
 
 RTOL, ATOL = 1e-5, 1e-5
 
@@ -137,7 +138,7 @@ def matches(form: str, directory: Path, model: BaseEstimator, rows: Any) -> None
 
 
 @pytest.mark.filterwarnings("ignore:The `probability` parameter:FutureWarning")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", thinned(MODELS, 2))
 def test_artifacts_answer_as_scikit_learn_does(name: str, tmp_path: Path, modelpack) -> None:
     make, load = MODELS[name]
     rows, labels = load()
