@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from modelpack import onnx_graph
+from modelpack.adapters.onnx_padding import FLOATS
 
 MEANS = ("ReduceMean", "GlobalAveragePool")
 
@@ -26,9 +27,13 @@ _AXES_ARE_INPUT = 18
 
 
 def by_rows(model: onnx.ModelProto) -> None:
-    """Take means over several axes of many numbers by the last axis first, where shapes tell."""
+    """Take means over several axes of many numbers by the last axis first, where shapes tell.
+
+    Those of whole numbers stay: they are rounded, and the mean of rounded means is another.
+    """
     opset = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
-    shapes = {value.name: _shape(value) for value in (*model.graph.input, *model.graph.value_info)}
+    told = (*model.graph.input, *model.graph.value_info)
+    shapes = {each.name: _shape(each) for each in told if each.type.tensor_type.elem_type in FLOATS}
     for graph in onnx_graph.graphs(model.graph):
         nodes = [
             part

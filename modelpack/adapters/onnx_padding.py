@@ -17,7 +17,7 @@ from modelpack import onnx_graph
 # What makes no negative numbers, so that the nodes may become one.
 _NOT_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "Abs", "Exp"}
 
-_FLOATS = {
+FLOATS = {
     onnx.TensorProto.FLOAT,
     onnx.TensorProto.FLOAT16,
     onnx.TensorProto.DOUBLE,
@@ -64,7 +64,7 @@ def _value(graph: Any, makers: dict[str, Any], pad: Any) -> Any:
         return None  # before opset 11
     name = pad.input[2] if len(pad.input) > 2 else ""
     if not name:
-        kinds = [item.data_type for item in graph.initializer if item.data_type in _FLOATS]
+        kinds = [item.data_type for item in graph.initializer if item.data_type in FLOATS]
         kind = onnx.helper.tensor_dtype_to_np_dtype(kinds[0] if kinds else onnx.TensorProto.FLOAT)
         return np.zeros((), kind)
     constants = [item for item in graph.initializer if item.name == name]

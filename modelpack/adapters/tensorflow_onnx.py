@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -185,15 +185,18 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
         return _run_tf2onnx(definition, settings, keep_going=True)
     model = optimized.make_model("", graph_name="model")
     for node in model.graph.node:
-        if node.op_type in MEANS and (shape := optimized.get_shape(node.input[0])) is not None:
-            model.graph.value_info.append(_shape_info(node.input[0], shape))
+        if node.op_type in MEANS:
+            model.graph.value_info.extend(_told(optimized, node.input[0]))
     return model
 
 
-def _shape_info(name: str, shape: Sequence[int]) -> onnx.ValueInfoProto:
-    """What tells a shape, in which tf2onnx writes -1 for what is not known."""
+def _told(graph: Any, name: str) -> list[onnx.ValueInfoProto]:
+    """Dtype and shape of a tensor, as far as tf2onnx knows them; it writes -1 for other sizes."""
+    dtype, shape = graph.get_dtype(name), graph.get_shape(name)
+    if not dtype or shape is None:
+        return []
     known = [size if size >= 0 else None for size in shape]
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, known)
+    return [onnx.helper.make_tensor_value_info(name, dtype, known)]
 
 
 def _raise_unsupported(failures: _Failures, cause: Exception | None) -> None:

@@ -109,6 +109,13 @@ def test_answers_that_depend_on_earlier_calls_are_refused(branches: bool, tmp_pa
         in_onnx(tmp_path / "m")
 
 
+def test_a_mean_of_whole_numbers_is_rounded_once(tmp_path: Path) -> None:
+    x = np.add.outer(np.arange(32) % 2, np.arange(32) % 2).astype(np.int32)[None]
+    spec = tf.TensorSpec((None, 32, 32), tf.int32, name="x")
+    path = saved(tmp_path / "m", lambda x: {"y": tf.reduce_mean(x, [1, 2])}, spec)
+    np.testing.assert_array_equal(in_onnx(path, x=x)[0], [1])  # rows have 0.5 and 1.5
+
+
 # --- TensorFlow 1 ----------------------------------------------------------------------------
 
 
