@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -131,13 +131,14 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     Raises:
         InputError: the cases do not fit the model.
     """
-    options.refuse("threads", "wide", "runtime")
+    options.refuse("threads", "runtime")
     function, names = callable_of(ref)
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
     with _nudged(function, options.nudge):
-        write_cases(Path(outputs), [_answer(function, names, signature, feed) for feed in feeds])
-        latency = timed(lambda: _answer(function, names, signature, feeds[0]), options.repeat)
+        chosen = _in_float64(ref, signature) if options.wide else function
+        write_cases(Path(outputs), [_answer(chosen, names, signature, feed) for feed in feeds])
+        latency = timed(lambda: _answer(chosen, names, signature, feeds[0]), options.repeat)
     version = next(iter(versions(*_TOOLS).values()), "")
     return RunResult(f"tensorflow {version}", latency)
 
@@ -152,6 +153,25 @@ def check(ref: ModelRef, request: CheckRequest) -> list[Finding]:
 
     loaded = Finding("checker", True, f"TensorFlow loads it with the signature {load(ref).chosen}")
     return [loaded, *checking.called(signature, request, call, lambda: call)]
+
+
+def _in_float64(ref: ModelRef, signature: Signature) -> Callable[..., dict[str, Any]]:
+    """The function that computes in float64; it takes and gives the dtypes of the signature."""
+    from modelpack.adapters.tensorflow_wide import widened
+
+    function, names = callable_of(ref)
+    wide = widened(traced(function, names, signature), sum(count for _, count in _weights(ref)))
+
+    def call(**feed: Any) -> dict[str, Any]:
+        given = [feed[names.inputs[spec.name]] for spec in signature.inputs]
+        answers = wide(
+            *(tf.cast(item, tf.float64) if item.dtype.is_floating else item for item in given)
+        )
+        return dict(
+            zip((names.outputs[spec.name] for spec in signature.outputs), answers, strict=True)
+        )
+
+    return call
 
 
 @contextlib.contextmanager

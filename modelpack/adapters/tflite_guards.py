@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from modelpack.adapters import tflite_transposes
+from modelpack.adapters import tflite_means, tflite_transposes
 
 # What is added to, or is at least so much, is not zero.
 _NOT_ZERO = {"Add", "AddV2", "Maximum"}
@@ -24,6 +24,7 @@ def guard(saved_model: Path) -> None:
     for meta in saved.meta_graphs:
         for function in meta.graph_def.library.function:
             guarded += tflite_transposes.guard(function.node_def)
+            guarded += tflite_means.by_rows(function)
             guarded += _guard_roots(function.node_def)
     if guarded:
         saved_model.write_bytes(saved.SerializeToString(deterministic=True))

@@ -11,7 +11,13 @@ import numpy as np
 from modelpack.errors import InputError
 from modelpack.golden import Evidence
 from modelpack.judging import noise
-from modelpack.judging.runs import answers_of, nudged_answers, signature_of, takes_empty
+from modelpack.judging.runs import (
+    answers_of,
+    is_wide_on_demand,
+    nudged_answers,
+    signature_of,
+    takes_empty,
+)
 from modelpack.samples import EMPTY, Array, Case, batch_dim, edges, generate, narrowed
 from modelpack.sources import Opened
 from modelpack.steps import RunOptions
@@ -154,7 +160,8 @@ class _Variants:
         if self._wide:  # what an artifact is given
             rounded = [narrowed(case, signature_of(self._source)) for case in self._cases]
             variants.append(self._run(rounded, RunOptions()))
-        if not (self._quick and self._source.description.is_large):
+        slow = is_wide_on_demand(self._source)
+        if not slow and not (self._quick and self._source.description.is_large):
             with contextlib.suppress(InputError):
                 variants.append(self._run(self._cases, RunOptions(wide=True)))
         if self._quick:

@@ -16,9 +16,19 @@ from modelpack.worker import WorkerPool
 _NEVER_EMPTY = {"tflite", "onnx"}
 
 
+# Formats whose models are computed in float64 only when an artifact differs: it takes as long as
+# converting them.
+_WIDE_ON_DEMAND = {"savedmodel"}
+
+
 def takes_empty(model: Opened) -> bool:
     """Whether a batch without rows is within what the model's runtime takes."""
     return model.ref.format not in _NEVER_EMPTY
+
+
+def is_wide_on_demand(source: Opened) -> bool:
+    """Whether a reference's float64 answers are asked for only where an artifact differs."""
+    return source.ref.format in _WIDE_ON_DEMAND
 
 
 def signature_of(source: Opened) -> Signature:

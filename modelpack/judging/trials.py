@@ -13,7 +13,13 @@ from modelpack.errors import ContractError, InputError, ModelpackError
 from modelpack.golden import Evidence
 from modelpack.judging import noise
 from modelpack.judging.compare import Judgement, compare
-from modelpack.judging.runs import nudged_answers, signature_of, takes_empty
+from modelpack.judging.runs import (
+    answers_of,
+    is_wide_on_demand,
+    nudged_answers,
+    signature_of,
+    takes_empty,
+)
 from modelpack.parity import ParityReport, Verdict
 from modelpack.samples import EMPTY, Array, Case
 from modelpack.sources import Opened, run_cases
@@ -30,6 +36,10 @@ _OWN_NUDGES = range(1, 13)
 # sound pipelines, of which the worst known loses 2e-5 / 8 (a power transform before a projection).
 _MOST_OWN = 2.0**-17
 
+# How much of what float32 loses in a reference counts, as a share of the output's scale: more than
+# a mean of equal numbers that is added up one by one. More would be another model.
+_MOST_LOST = 2.0**-8
+
 # Sees what a verdict was given on: the evidence that applied, the candidate's outputs for it
 # (one case per feed), and how they were judged.
 Witness = Callable[[Evidence, Sequence[Case], Judgement], None]
@@ -42,6 +52,7 @@ def tried(
     judgement: Judgement,
     failure: type[ModelpackError] = ContractError,
     *,
+    reference: Opened | None = None,
     witness: Witness | None = None,
 ) -> ParityReport:
     """Run a candidate on the evidence's feeds and judge its answers.
@@ -52,6 +63,7 @@ def tried(
         evidence: feeds, and the reference's answers with their noise floor.
         judgement: how to judge.
         failure: the error that stands for an unexpected exception of the candidate.
+        reference: what gave the evidence's answers, if that is at hand.
         witness: called with what was compared, and how, once the verdict is settled.
 
     Raises:
@@ -70,6 +82,9 @@ def tried(
         log.warning("%s takes no empty batch", candidate.ref.display)
     judgement = replace(judgement, runtime=runtime, reference=evidence.reference)
     report = compare(signature_of(candidate), evidence, outputs, judgement)
+    if report.verdict is Verdict.FAILED and reference is not None and is_wide_on_demand(reference):
+        evidence = _with_lost_digits(pool, reference, evidence)
+        report = compare(signature_of(candidate), evidence, outputs, judgement)
     if report.verdict is Verdict.FAILED and _may_be_own_noise(report):
         # float32 may undo what a reference in float64 does not show, such as a cancellation.
         evidence = _own_noise(pool, candidate, evidence, outputs)
@@ -143,6 +158,32 @@ def _own_noise(
             known = np.where(np.isfinite(found), found, 0.0)
             case[spec.name] = np.maximum(case[spec.name], np.minimum(known, _most_own(want)))
     return replace(evidence, noise=floors)
+
+
+def _with_lost_digits(pool: WorkerPool, reference: Opened, evidence: Evidence) -> Evidence:
+    """The evidence with what float32 loses in the reference itself as a part of its noise."""
+    if not evidence.noise:
+        return evidence
+    try:
+        wide = answers_of(pool, reference, evidence.cases, RunOptions(wide=True))
+    except InputError as error:
+        log.debug("%s", error)
+        return evidence
+    floors = [dict(case) for case in evidence.noise]
+    for case, answer, exact in zip(floors, evidence.outputs, wide, strict=True):
+        for name, array in answer.items():
+            if array.dtype.kind in "fV" and array.shape == exact[name].shape:
+                found = noise.floor([array], [[_near(array, exact[name])]])[0]
+                case[name] = np.maximum(case[name], found)
+    return replace(evidence, noise=floors)
+
+
+def _near(answer: Array, exact: Array) -> Array:
+    """The exact answer where it may be what float32 has lost, and else the one that was given."""
+    wide, other = answer.astype(np.float64), exact.astype(np.float64)
+    size = np.abs(wide[np.isfinite(wide)]).max(initial=0.0)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(other - wide) <= _MOST_LOST * size, other, wide)
 
 
 def _both(evidence: Evidence, outputs: Sequence[Case]) -> Iterator[tuple[Case, Case]]:

@@ -441,7 +441,7 @@ def _compare(
         atol=options.atol,
         reference=source.description.arithmetic,
     )
-    report = tried(pool, product.opened, usable, judgement)
+    report = tried(pool, product.opened, usable, judgement, reference=source)
     if report.verdict is Verdict.INCONCLUSIVE:
         log.warning("inconclusive: %s", report.reason)
     return report

@@ -313,7 +313,8 @@ def _compare(
     recorded = subject.artifact.parity.rms_limit if subject.artifact else None
     judgement = replace(judgement, rms_limit=recorded or judgement.rms_limit)
     seen = _Witness()
-    checked = checked.given(tried(pool, opened, evidence, judgement, witness=seen))
+    report = tried(pool, opened, evidence, judgement, reference=reference, witness=seen)
+    checked = checked.given(report)
     signature = opened.ref.signature
     assert signature is not None
     if options.bisect is not None and checked.result.verdict is Verdict.FAILED:

@@ -1,4 +1,4 @@
-"""Means over images of one colour, which ONNX Runtime adds up pixel by pixel.
+"""Means over images of one colour, which ONNX Runtime and LiteRT add up pixel by pixel.
 
 TensorFlow does so too, and is off by 1e-4 itself: the colour is what they are compared with.
 """
@@ -14,6 +14,7 @@ import pytest
 
 import modelpack as mp
 
+Interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
 
@@ -30,10 +31,13 @@ def test_of_keras(tmp_path: Path, keepdims: bool) -> None:
     image = keras.Input((96, 96, 3), name="image")
     pooled = keras.layers.GlobalAveragePooling2D(keepdims=keepdims)(image)
     keras.Model(image, pooled).save(tmp_path / "m.keras")
-    mp.convert(tmp_path / "m.keras", tmp_path / "m.onnx", to="onnx")
+    mp.convert(tmp_path / "m.keras", tmp_path / "made", to=["onnx", "tflite"])
     feed = np.broadcast_to(COLOURS, (2, 96, 96, 3)).copy()
-    found = means(tmp_path / "m.onnx", feed).reshape(2, 3)
+    found = means(tmp_path / "made" / "model.onnx", feed).reshape(2, 3)
     np.testing.assert_allclose(found, np.stack([COLOURS] * 2), rtol=1e-6, atol=0)
+    runner = Interpreter(str(tmp_path / "made" / "model.tflite")).get_signature_runner()
+    (found,) = runner(image=feed).values()
+    np.testing.assert_allclose(found.reshape(2, 3), np.stack([COLOURS] * 2), rtol=1e-5, atol=0)
 
 
 class _Means(torch.nn.Module):
