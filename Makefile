@@ -53,7 +53,7 @@ docs: $(READY)
 	$(BIN)/python -c 'from pathlib import Path; from tests.sweep import keras_outcomes; \
 	Path("docs/reference/keras-layers.md").write_text(keras_outcomes.page())'
 	$(BIN)/python -W ignore -c 'from tests.sweep import test_sklearn_estimators as sweep; \
-	sweep.PAGE.write_text(sweep.page(sweep.CASES, sweep.ANSWERS))'
+	sweep.PAGE.write_text(sweep.contents())'
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

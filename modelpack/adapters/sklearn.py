@@ -39,6 +39,7 @@ from modelpack.adapters.sklearn_signature import (
 )
 from modelpack.adapters.sklearn_tables import arranged, is_split, joined, split_input
 from modelpack.adapters.sklearn_trees import correct_trees
+from modelpack.adapters.sklearn_wide import widened
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, UnsupportedOpsError
@@ -138,11 +139,12 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     Raises:
         InputError: a feed does not fit the model.
     """
-    options.refuse("threads", "nudge", "wide", "runtime")
+    options.refuse("threads", "nudge", "runtime")
     signature = ref.signature or describe(ref).signature
+    model = widened(load(ref)) if options.wide else load(ref)
     feeds = read_cases(Path(cases), signature.inputs)
-    results = [answer(ref, signature, feed) for feed in feeds]
-    latency = timed(lambda: answer(ref, signature, feeds[0]), options.repeat)
+    results = [_answer(ref, model, signature, feed) for feed in feeds]
+    latency = timed(lambda: _answer(ref, model, signature, feeds[0]), options.repeat)
     write_cases(Path(outputs), results)
     return RunResult(f"scikit-learn {sklearn.__version__}", latency)
 
@@ -153,7 +155,10 @@ def answer(ref: ModelRef, signature: Signature, feed: Case) -> Case:
     Raises:
         InputError: the feed does not fit the model.
     """
-    model = load(ref)
+    return _answer(ref, load(ref), signature, feed)
+
+
+def _answer(ref: ModelRef, model: Any, signature: Signature, feed: Case) -> Case:
     columns, native, _ = _native(_key(ref))
     arrays = []
     for spec in signature.inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 METHODS = ("predict", "transform", "predict_proba", "decision_function", "score_samples")
 
@@ -37,8 +37,13 @@ REFUSED_PIPELINES = {
 INEXACT = {
     "MiniBatchDictionaryLearning on breast_cancer": "9 times in one of 17100 numbers: "
     "scikit-learn solves the normal equations, which loses digits",
-    "RadiusNeighborsTransformer on breast_cancer": "distances of a row from itself, which "
-    "scikit-learn gives as up to 5e-5",
+    **dict.fromkeys(
+        (
+            "RadiusNeighborsTransformer on breast_cancer",
+            "RadiusNeighborsTransformer on breast_cancer, float32",
+        ),
+        "distances of a row from itself, which scikit-learn gives as up to 5e-5",
+    ),
 }
 
 # Ops by target that have no form in it: a model with one must be refused, by its name.
@@ -82,49 +87,70 @@ _HEAD = """# scikit-learn estimators
 Made by `make docs` from the outcomes that two sweeps expect of every estimator of
 `sklearn.utils.all_estimators()`; a test compares.
 
-An estimator is fitted on two thirds of one or more data sets, with the settings that
-tests/sweep/test_sklearn_estimators.py gives it, and converted. *Yes* means that its answers were
-right for made-up rows and for all real rows, with missing values where it takes them. Otherwise
-it is refused by name, or the data sets are named for which float32 is too narrow (the comparison
-of `modelpack convert` catches these where made-up rows show it), or for which scikit-learn's own
-answer is less exact than the artifact's.
+An estimator is fitted on two thirds of one or more data sets, in float64 and in float32, with the
+settings that tests/sweep/test_sklearn_estimators.py gives it, and converted. *Yes* means that its
+answers were right for made-up rows and for all real rows, with missing values where it takes them.
+Otherwise it is refused by name, or the data sets are named for which float32 is too narrow (the
+comparison of `modelpack convert` catches these where made-up rows show it), or for which
+scikit-learn's own answer is less exact than the artifact's.
 
 Settings other than these may be refused by name: [scikit-learn to ONNX](formats-and-routes.md).
+The first row counts the estimators that answer for new rows and are right for all their data.
 """
 
+FORMATS = ("onnx", "savedmodel", "tflite")
+_COLUMNS = ("ONNX, float64", "ONNX, float32", "SavedModel, float64", "SavedModel, float32")
+_TABLE = (
+    f"| Estimator | Task | {' | '.join((*_COLUMNS, 'TFLite, float64', 'TFLite, float32'))} |",
+    f"|{'---|' * 8}",
+)
+_FINE = {"yes", "-"}
 
-def page(cases: Iterable[str], methods: dict[str, bool]) -> str:
+
+def page(tasks: Mapping[str, str], methods: Mapping[str, bool], float32: str) -> str:
     """The page, in Markdown.
 
     Args:
-        cases: names of all cases.
+        tasks: by case, what its estimator is asked for.
         methods: by estimator, whether it answers for new rows at all.
+        float32: the end of the names of cases of float32.
     """
-    known = list(cases)
-    names = sorted(name for name in methods if name not in REFUSED)
-    forms = ("onnx", "savedmodel", "tflite")
-    cells = {name: [_cell(name, known, form) for form in forms] for name in names}
-    rows = [f"| {name} | {' | '.join(own)} |" for name, own in cells.items()]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for case, task in tasks.items():
+        name = case.partition(" on ")[0]
+        if name not in REFUSED:
+            rows.setdefault((name, task), []).append(case)
+    table = {key: _cells(cases, float32) for key, cases in sorted(rows.items())}
+    lines = [f"| {name} | {task} | {' | '.join(own)} |" for (name, task), own in table.items()]
     asked = [name for name, answers in methods.items() if answers]
+    known = {name for name, _ in table}
     counts = [
-        sum(name in cells and cells[name][place] == "yes" for name in asked)
-        for place in range(len(forms))
+        sum(
+            name in known
+            and all(own[place] in _FINE for (other, _), own in table.items() if other == name)
+            for name in asked
+        )
+        for place in range(len(FORMATS) * 2)
     ]
-    total = (
-        f"Of {len(asked)} that answer for new rows, {counts[0]} reach ONNX, {counts[1]} SavedModel "
-        f"and {counts[2]} TFLite with builtin ops, right for all their data sets."
-    )
-    table = ["| Estimator | ONNX | SavedModel | TFLite |", "|---|---|---|---|", *rows]
+    totals = f"| of {len(asked)} estimators | right in all | {' | '.join(map(str, counts))} |"
     refused = [f"- {name}: {reason}" for name, reason in sorted(REFUSED.items())]
-    return "\n".join([_HEAD, total, "", *table, "", "Refused:", "", *refused]) + "\n"
+    return "\n".join([_HEAD, *_TABLE, totals, *lines, "", "Refused:", "", *refused]) + "\n"
 
 
-def _cell(name: str, cases: list[str], target: str) -> str:
-    if target == "tflite" and name in _WITH_TOKENS:
+def _cells(cases: Sequence[str], float32: str) -> list[str]:
+    """One cell of each format, for estimators trained on float64 and on float32."""
+    parts = (
+        [c for c in cases if not c.endswith(float32)],
+        [c for c in cases if c.endswith(float32)],
+    )
+    return [_cell(part, form) for form in FORMATS for part in parts]
+
+
+def _cell(cases: Sequence[str], form: str) -> str:
+    if not cases:
+        return "-"
+    if form == "tflite" and cases[0].partition(" on ")[0] in _WITH_TOKENS:
         return "no: refused (Tokenizer)"
-    narrow = [
-        case.partition(" on ")[2]
-        for case in cases
-        if case.partition(" on ")[0] == name and case in {*TOO_NARROW.get(target, ()), *INEXACT}
-    ]
+    excepted = {*TOO_NARROW.get(form, ()), *INEXACT}
+    narrow = [case.partition(" on ")[2].split(", float32")[0] for case in cases if case in excepted]
     return f"not for {', '.join(narrow)}" if narrow else "yes"

@@ -7,7 +7,7 @@ all that `modelpack convert` looks at without ``--data``, and answers wrongly on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -64,7 +64,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
-from sklearn.utils import all_estimators
+from sklearn.utils import all_estimators, get_tags
 
 from fixtures.inline import InlinePool
 from modelpack.adapters import sklearn as sklearn_adapter
@@ -90,6 +90,9 @@ from tests.sweep.sklearn_outcomes import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 SEED = 0
+
+# The end of the name of data in float32; they are of float64 otherwise.
+FLOAT32 = ", float32"
 
 # --- data ----------------------------------------------------------------------------
 
@@ -123,6 +126,9 @@ def _split(rows: Any, targets: Any = None) -> Data:
 @lru_cache
 def data(name: str) -> Data:
     """Data by name; real measurements wherever there are any."""
+    if name.endswith(FLOAT32):
+        usual = data(name.removesuffix(FLOAT32))
+        return replace(usual, rows=usual.rows.astype(np.float32))
     rng = np.random.default_rng(SEED)
     if name in {"iris", "breast_cancer", "diabetes"}:
         return _split(*getattr(datasets, f"load_{name}")(return_X_y=True))
@@ -563,10 +569,36 @@ ANSWERS = {
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "scikit-learn.md"
 
 
+def _in_both(names: Iterable[str]) -> Iterator[str]:
+    """Data as they are, and those of float64 in float32 too."""
+    for name in names:
+        yield name
+        rows = data(name).rows
+        if isinstance(rows, np.ndarray) and rows.dtype == np.float64:
+            yield name + FLOAT32
+
+
+def task_of(case: str) -> str:
+    """What an estimator is asked for in a case of it."""
+    name, _, source = case.partition(" on ")
+    kind = get_tags(_make(name, ESTIMATORS[name])).estimator_type
+    targets = data(source).targets
+    if kind == "regressor":
+        return "regression" if np.ndim(targets) == 1 else "several values"
+    if kind == "classifier":
+        classes = len(np.unique(targets[targets != -1]))  # -1 is a row without a label
+        several = "multiclass" if classes > 2 else "binary"
+        return several if np.ndim(targets) == 1 else "several labels"
+    return _TASKS.get(kind, "transform")
+
+
+_TASKS = {"clusterer": "clusters", "outlier_detector": "outliers", "density_estimator": "density"}
+
+
 def _cases() -> dict[str, Callable[[], tuple[Data, BaseEstimator]]]:
     found: dict[str, Callable[[], tuple[Data, BaseEstimator]]] = {}
     for name, kind in ESTIMATORS.items():
-        for source in _data_names(name, _make(name, kind)):
+        for source in _in_both(_data_names(name, _make(name, kind))):
             found[f"{name} on {source}"] = lambda n=name, k=kind, s=source: (data(s), _make(n, k))
     for name, (source, model) in PIPELINES.items():
         found[name] = lambda m=model, s=source: (data(s), clone(m))
@@ -574,6 +606,12 @@ def _cases() -> dict[str, Callable[[], tuple[Data, BaseEstimator]]]:
 
 
 CASES = _cases()
+
+
+def contents() -> str:
+    """The page of the outcomes."""
+    own = [case for case in CASES if case not in PIPELINES]
+    return page({case: task_of(case) for case in own}, ANSWERS, FLOAT32)
 
 
 # --- the way to ONNX -----------------------------------------------------------------
@@ -649,7 +687,7 @@ def _expected(case: str) -> str:
 
 
 def test_the_page_lists_what_is_expected() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(CASES, ANSWERS)
+    assert PAGE.read_text(encoding="utf-8") == contents()
 
 
 @pytest.mark.parametrize("case", list(CASES))
