@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 import modelpack as mp
+from tests.thinned import thinned
 
 Interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
 keras = pytest.importorskip("keras")
@@ -26,7 +27,7 @@ def means(path: Path, image: np.ndarray) -> np.ndarray:
     return session.run(None, {session.get_inputs()[0].name: image})[0]
 
 
-@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("keepdims", thinned([False, True], 2))
 def test_of_keras(tmp_path: Path, keepdims: bool) -> None:
     image = keras.Input((96, 96, 3), name="image")
     pooled = keras.layers.GlobalAveragePooling2D(keepdims=keepdims)(image)
@@ -49,7 +50,7 @@ class _Means(torch.nn.Module):
         return torch.relu(image).mean((-2, -1), keepdim=self.keepdim)
 
 
-@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("keepdim", thinned([False, True], 2))
 def test_of_torch(tmp_path: Path, keepdim: bool) -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     model = _Means(keepdim)
