@@ -180,6 +180,7 @@ class Golden:
         cases: number of cases.
         origin: ``generated`` from the signature, or ``data`` that the user gave.
         seed: of the generator.
+        arithmetic: dtype whose rounding the outputs have.
     """
 
     path: str
@@ -187,6 +188,7 @@ class Golden:
     cases: int
     origin: str = "generated"
     seed: int = 0
+    arithmetic: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Evidence:
         noise: for each feed, the noise floor of each output (see `modelpack.judging.noise`); empty
             where it was not measured.
         kinds: for each feed, what is special about it; empty for typical values.
+        arithmetic: dtype whose rounding the outputs have.
     """
 
     cases: Sequence[Case]
@@ -39,6 +40,7 @@ class Evidence:
     reference: str
     noise: Sequence[Case] = ()
     kinds: Sequence[str] = ()
+    arithmetic: str = "float32"
 
     def __add__(self, other: Evidence) -> Evidence:
         """Both, one after the other, in the name of the first."""
@@ -139,7 +141,8 @@ def write(file: Path, name: str, evidence: Evidence, seed: int) -> Golden:
     for member, noise in zip(members, evidence.noise, strict=False):
         member |= {f"{_NOISE}{key}": array.astype(np.float32) for key, array in noise.items()}
     write_cases(file, members)
-    return Golden(name, digest_file(file), len(members), evidence.origin, seed)
+    about = (evidence.origin, seed, evidence.arithmetic)
+    return Golden(name, digest_file(file), len(members), *about)
 
 
 def read(entry: Golden, root: Path, signature: Signature) -> Evidence:
@@ -165,6 +168,7 @@ def read(entry: Golden, root: Path, signature: Signature) -> Evidence:
         origin=entry.origin,
         reference="golden samples",
         noise=noise if all(noise) else (),
+        arithmetic=entry.arithmetic,
     )
 
 

@@ -106,7 +106,7 @@ def judgement_for(
         scheme: how it was quantized, if it was.
         rtol: the user's, or None.
         atol: the user's, or None.
-        reference: dtype of the reference's weights.
+        reference: dtype whose rounding the reference's answers have.
     """
     eight_bit = "int8" in (scheme or precision)
     explicit = rtol is not None or atol is not None

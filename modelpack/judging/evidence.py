@@ -59,6 +59,7 @@ def evidence_of(
         origin,
         reference,
         noise=found.floors(),
+        arithmetic=source.description.arithmetic,
     )
 
 
@@ -90,6 +91,7 @@ def edge_evidence(pool: WorkerPool, source: Opened, seed: int) -> Evidence:
         f"{source.ref.format} source",
         noise=found.floors(),
         kinds=kinds,
+        arithmetic=source.description.arithmetic,
     )
 
 

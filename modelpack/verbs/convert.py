@@ -439,7 +439,7 @@ def _compare(
         product.opened.description.precision,
         rtol=options.rtol,
         atol=options.atol,
-        reference=source.description.arithmetic,
+        reference=usable.arithmetic,
     )
     report = tried(pool, product.opened, usable, judgement, reference=source)
     if report.verdict is Verdict.INCONCLUSIVE:

@@ -308,7 +308,7 @@ def _compare(
         quantization.scheme if quantization else "",
         options.rtol,
         options.atol,
-        reference=reference.description.arithmetic if reference is not None else "float32",
+        reference=evidence.arithmetic,
     )
     recorded = subject.artifact.parity.rms_limit if subject.artifact else None
     judgement = replace(judgement, rms_limit=recorded or judgement.rms_limit)

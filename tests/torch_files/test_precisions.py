@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import modelpack
 from modelpack.adapters.torch import describe, to_onnx
-from modelpack.artifact import Encoding, ModelRef
+from modelpack.artifact import Encoding, ModelRef, digest_file
 from modelpack.errors import UnsupportedOpsError
+from modelpack.manifest import dump
 from modelpack.parity import Verdict
 from modelpack.signature import TensorSpec
 from modelpack.steps import StepOptions
@@ -119,6 +120,18 @@ def test_an_exported_float16_program_reaches_all_formats(tmp_path: Path) -> None
         tmp_path / "half.pt2", tmp_path / "out", to=["onnx", "savedmodel", "tflite"]
     )
     assert [item.parity.verdict for item in manifest.artifacts] == [Verdict.PASSED] * 3
+    file = tmp_path / "out" / "golden.npz"
+    for factor, verdict in ((1.0, Verdict.PASSED), (1.05, Verdict.FAILED)):
+        arrays = dict(np.load(file))
+        changed = {
+            name: array * np.float32(factor) if "outputs/" in name else array
+            for name, array in arrays.items()
+        }
+        np.savez(file, **changed)
+        own = replace(manifest, golden=replace(manifest.golden, digest=digest_file(file)))
+        (tmp_path / "out" / "modelpack.yaml").write_text(dump(own))
+        found = modelpack.validate(tmp_path / "out").artifacts
+        assert [item.verdict for item in found if item.path != "saved_model"] == [verdict] * 2
 
 
 @pytest.mark.parametrize(

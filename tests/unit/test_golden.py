@@ -33,10 +33,11 @@ def evidence() -> golden.Evidence:
 
 
 def test_golden_samples_are_read_back_with_their_origin(tmp_path: Path) -> None:
-    entry = golden.write(tmp_path / "golden.npz", "golden.npz", evidence(), seed=5)
+    of_half = replace(evidence(), arithmetic="float16")
+    entry = golden.write(tmp_path / "golden.npz", "golden.npz", of_half, seed=5)
     assert (entry.path, entry.cases, entry.origin, entry.seed) == ("golden.npz", 3, "data", 5)
     found = golden.read(entry, tmp_path, SIGNATURE)
-    assert found.origin == "data"
+    assert (found.origin, found.arithmetic) == ("data", "float16")
     for want, have in ((evidence().cases, found.cases), (evidence().outputs, found.outputs)):
         for one, other in zip(want, have, strict=True):
             assert one.keys() == other.keys()
