@@ -16,6 +16,7 @@ from modelpack.adapters.tensorflow import (
     to_onnx,
     traced,
 )
+from modelpack.adapters.tensorflow_freezing import refuse_changes
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import ConversionError, UnsupportedOpsError
 from modelpack.signature import Signature
@@ -45,6 +46,7 @@ def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult
         model=loaded.model,
         trace=lambda wanted: traced(function, names, wanted),
     )
+    refuse_changes(made.trace(signature))
     select_ops = options.select_ops
     unsupported: UnsupportedOpsError | None = None
     try:

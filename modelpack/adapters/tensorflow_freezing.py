@@ -116,6 +116,18 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
     )
 
 
+def refuse_changes(function: Any) -> None:
+    """Refuse a ``tf.function`` whose answers depend on variables that it changes.
+
+    Raises:
+        ConversionError: they do, or it cannot be told, since its constants are too many.
+    """
+    graph = function.get_concrete_function().graph.as_graph_def()
+    functions = {item.signature.name: item.node_def for item in graph.library.function}
+    if any(_writer(node, functions) for node in graph.node):
+        frozen(function, with_weights=True)  # which looks at what the answers need
+
+
 def rename(graph: Any, names: Mapping[str, str]) -> None:
     """Rename nodes of a ``GraphDef``, where they are read too."""
     for node in graph.node:
@@ -157,7 +169,7 @@ def _drop_unread_changes(graph: Any, outputs: Iterable[str]) -> None:
     """Drop what writes variables that the outputs do not read, as the state of random numbers.
 
     Raises:
-        ConversionError: the outputs depend on what is written: a graph has no place to keep it.
+        ConversionError: the outputs depend on what is written: no artifact has a place to keep it.
     """
     functions = {item.signature.name: item.node_def for item in graph.library.function}
     writers = [(node, found) for node in graph.node if (found := _writer(node, functions))]
@@ -169,7 +181,7 @@ def _drop_unread_changes(graph: Any, outputs: Iterable[str]) -> None:
         if {node.name, *_handles(nodes, node)} & needed:
             raise ConversionError(
                 f"the model changes a variable while it answers (node '{found.name}', "
-                f"{found.op}), and ONNX keeps none between calls",
+                f"{found.op}), and artifacts keep none between calls",
                 hint="save a function that only reads its variables",
             )
     kept = [copy.deepcopy(node) for node in graph.node if _stays(node, needed)]

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from modelpack.artifact import ModelRef
 from modelpack.errors import ConversionError, InputError
 from modelpack.sources import Request, locate
 from modelpack.steps import StepOptions
@@ -27,13 +28,19 @@ def drawn(*shape: int) -> Any:
 
 def in_onnx(saved: Path, signature: str = "", **feed: Any) -> list[Any]:
     """Convert a SavedModel, without the comparison, and run what comes of it."""
-    from modelpack.adapters.tensorflow import describe, to_onnx
+    from modelpack.adapters.tensorflow import to_onnx
+
+    target = saved.with_suffix(".onnx")
+    to_onnx(located(saved, signature), str(target), StepOptions(name="m"))
+    return list(onnxruntime.InferenceSession(target).run(None, feed))
+
+
+def located(saved: Path, signature: str = "") -> ModelRef:
+    """The source that a SavedModel is, with its signature."""
+    from modelpack.adapters.tensorflow import describe
 
     ref = locate(Request(str(saved), signature_name=signature))
-    ref = replace(ref, signature=describe(ref).signature)
-    target = saved.with_suffix(".onnx")
-    to_onnx(ref, str(target), StepOptions(name="m"))
-    return list(onnxruntime.InferenceSession(target).run(None, feed))
+    return replace(ref, signature=describe(ref).signature)
 
 
 def saved(path: Path, function: Callable[..., Any], *specs: Any, **tracked: Any) -> Path:
@@ -103,10 +110,14 @@ def test_what_changes_a_variable_that_no_answer_needs_is_left_out(
 
 @pytest.mark.parametrize("branches", [False, True])
 def test_answers_that_depend_on_earlier_calls_are_refused(branches: bool, tmp_path: Path) -> None:
+    from modelpack.adapters.savedmodel_tflite import to_tflite
+
     module = Counting(reads=True, branches=branches)
     tf.saved_model.save(module, str(tmp_path / "m"), {"serving_default": module.answer})
     with pytest.raises(ConversionError, match="changes a variable while it answers"):
         in_onnx(tmp_path / "m")
+    with pytest.raises(ConversionError, match="changes a variable while it answers"):
+        to_tflite(located(tmp_path / "m"), str(tmp_path / "m.tflite"), StepOptions())
 
 
 def test_a_mean_of_whole_numbers_is_rounded_once(tmp_path: Path) -> None:
