@@ -15,7 +15,7 @@ import sklearn
 from modelpack import onnx_graph
 from modelpack.adapters.boosters import library_of
 from modelpack.adapters.sklearn_columns import Columns, columns_of, input_specs
-from modelpack.adapters.sklearn_converters.writer import attach_ensembles, attach_first_trees
+from modelpack.adapters.sklearn_converters.writer import attach_ensembles, attach_few_trees
 from modelpack.adapters.sklearn_loading import load, saved_by, scan, walk
 from modelpack.adapters.sklearn_onnx import (
     OPSET,
@@ -206,7 +206,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
             split_input(model, signature)
         correct_trees(model, estimator)
         onnx_graph.scrub(model)
-        attach_first_trees(model)
+        attach_few_trees(model)
         bind(model, signature, arrays, expected)
     except UnsupportedOpsError:  # names the steps itself
         raise

@@ -97,6 +97,8 @@ def _make_convertible(item: Any) -> None:
         item.flatten_transform = False  # concerns transform, which voting is not asked
     if isinstance(getattr(item, "weights", None), list | tuple):
         item.weights = np.asarray(item.weights)
+    if hasattr(item, "classes_") and getattr(item, "init_", None) == "zero":
+        item.init = None  # "zero" skl2onnx knows of two classes only; init_ says it still
     if getattr(item, "encode", None) == "onehot":  # KBinsDiscretizer: ONNX has no sparse tensors
         item.encode = "onehot-dense"
     for name in (*_ROWS, *(("components_",) if type(item).__name__ == "Nystroem" else ())):

@@ -32,7 +32,7 @@ _SENSITIVE = {
 
 # Other estimators whose converters, ours or skl2onnx's, are right in float64: each was compared.
 _CAPABLE = {
-    *("ARDRegression", "BaggingClassifier", "BaggingRegressor"),
+    *("ARDRegression", "AdaBoostClassifier", "BaggingClassifier", "BaggingRegressor"),
     *("BayesianRidge", "BernoulliRBM", "Binarizer", "CCA", "CalibratedClassifierCV"),
     *("ColumnTransformer", "DecisionTreeClassifier", "DecisionTreeRegressor"),
     *("DictionaryLearning", "DummyClassifier", "DummyRegressor", "ElasticNet", "ElasticNetCV"),

@@ -9,7 +9,21 @@ import joblib
 import numpy as np
 import onnx
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.decomposition import IncrementalPCA
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    GradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomTreesEmbedding,
+    VotingClassifier,
+)
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, SimpleImputer
+from sklearn.linear_model import LogisticRegression, Perceptron, Ridge
+from sklearn.multiclass import OneVsOneClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     KBinsDiscretizer,
@@ -19,8 +33,8 @@ from sklearn.preprocessing import (
     SplineTransformer,
     StandardScaler,
 )
-from sklearn.svm import SVC
-from sklearn.tree import DecisionTreeRegressor
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from modelpack.adapters import sklearn as sklearn_adapter
 from modelpack.artifact import Encoding, ModelRef
@@ -85,6 +99,68 @@ def test_steps_that_were_wrong_once(model: Any, tmp_path: Path) -> None:
     found = outcome_of(model, Form(MIXED, rows=60, target="several"), tmp_path)
     assert not found.reason
     assert found.rows > 200
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        VotingClassifier([("a", NearestCentroid(metric="manhattan")), ("b", LinearSVC())]),
+        VotingClassifier(
+            [("a", GaussianNB()), ("b", LogisticRegression())], voting="soft", weights=[1, 3]
+        ),
+        BaggingClassifier(NearestCentroid(), 3, random_state=0),
+        BaggingClassifier(GaussianNB(), 3, max_samples=4, random_state=0),
+        AdaBoostClassifier(n_estimators=5, random_state=0),
+        GradientBoostingClassifier(init="zero", n_estimators=3, random_state=0),
+        make_pipeline(RandomTreesEmbedding(3, random_state=0), Perceptron()),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("target", ["binary", "several"])
+def test_classifiers_of_classifiers(model: Any, target: str, tmp_path: Path) -> None:
+    labels = "bool" if target == "binary" else "gaps"
+    found = outcome_of(model, Form(MIXED, rows=60, target=target, labels=labels), tmp_path)
+    assert not found.reason
+    assert found.rows > 200
+
+
+def test_a_forest_in_a_classifier_of_pairs_has_a_threshold_of_one_half(tmp_path: Path) -> None:
+    model = OneVsOneClassifier(RandomForestClassifier(5, max_depth=2, random_state=0))
+    assert not outcome_of(model, Form(MIXED, rows=60), tmp_path).reason
+
+
+def test_a_tree_tells_classes_apart_by_the_last_digits_of_float64(tmp_path: Path) -> None:
+    labels, weights = [0, 0, 0, 1, 1, 1], [0.1, 0.7, 0.1, 0.7, 0.05, 0.15]
+    tree = DecisionTreeClassifier().fit(np.zeros((6, 1)), labels, sample_weight=weights)
+    first, second = tree.predict_proba([[0.0]])[0]
+    assert first < second < first + 1e-12
+    file, target = tmp_path / "m.joblib", tmp_path / "m.onnx"
+    joblib.dump(tree, file)
+    source = ModelRef("sklearn", Encoding.PICKLE, str(file), trusted=True)
+    sklearn_adapter.to_onnx(source, str(target), StepOptions())
+    assert session(target)({"X": np.zeros((1, 1), np.float32)})["label"] == tree.predict([[0.0]])
+
+
+@pytest.mark.parametrize(
+    ("model", "missing"),
+    [
+        (make_pipeline(SimpleImputer(), SplineTransformer(3, extrapolation="linear")), 0.1),
+        (make_pipeline(IterativeImputer(), SplineTransformer(3, extrapolation="linear")), 0.1),
+        # Of a row it was fitted on, the label itself: at a distance of exactly 0.
+        (
+            make_pipeline(IncrementalPCA(1, whiten=True), KNeighborsClassifier(weights="distance")),
+            0.0,
+        ),
+    ],
+    ids=repr,
+)
+def test_what_was_learned_in_float32_is_rounded_to_it(
+    model: Any, missing: float, tmp_path: Path
+) -> None:
+    # The mean of the first is no float32, and its knots are a digit of float32 apart.
+    columns = (Column("constant", 0.001, 0.018), Column("normal", 0.001, 0.0))
+    form = Form((*columns, Column("flag", 1.0, 0.0)), rows=200, dtype="float32", missing=missing)
+    assert not outcome_of(model, form, tmp_path).reason
 
 
 def test_a_weight_that_is_off_by_a_thousandth_is_seen(tmp_path: Path) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_outlier_detector, is_regressor
+from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.pipeline import Pipeline
 
 from modelpack.adapters.boosters import library_of
 from modelpack.adapters.boosters.converting import sums_of
 from modelpack.adapters.boosters.from_lightgbm import slope
-from modelpack.adapters.sklearn_converters.distances import kernel
+from modelpack.adapters.sklearn_converters.distances import kernel, squared_distances
 from modelpack.adapters.sklearn_converters.writer import Answer, Writer
 from modelpack.samples import Array
+
+# Where the exponential of float64 becomes 0.
+_LEAST_EXPONENT = float(np.log(np.finfo(np.float64).smallest_subnormal))
+# A number that float32 holds, and that changes no sum that it is added to.
+_NEXT_TO_ZERO = 1e-30
 
 
 def decision(w: Writer, estimator: Any, rows: str) -> str:
@@ -108,9 +113,26 @@ def _of_machine(w: Writer, item: Any, rows: str) -> str:
 def _of_each(w: Writer, item: Any, rows: str) -> str:
     """Sums of a kernel at the support vectors, for each pair of classes."""
     near = _at_vectors(w, item, rows)
-    if len(item.classes_) == 2:
-        return w.linear(near, item.dual_coef_.T, np.ravel(item.intercept_))
-    return w.linear(near, _of_each_pair(item), item.intercept_)
+    weights = item.dual_coef_.T if len(item.classes_) == 2 else _of_each_pair(item)
+    alone = np.ravel(item.intercept_) == 0
+    said = w.linear(near, weights, np.ravel(item.intercept_))
+    if item.kernel != "rbf" or not alone.any():
+        return said
+    return w.op("Add", said, _signs_far_out(w, item, rows, np.where(alone, weights, 0.0)))
+
+
+def _signs_far_out(w: Writer, item: Any, rows: str, weights: Array) -> str:
+    """Signs of sums of a kernel that nothing is added to, as numbers next to zero.
+
+    Far from all support vectors the kernels vanish in float32, but not in float64, where the
+    sign of their sum decides. It is that of the sum of the kernels over the largest of them.
+    """
+    far = squared_distances(w, rows, item.support_vectors_)
+    far = w.op("Mul", far, w.constant(item._gamma))
+    nearest = w.reduced("ReduceMin", far)
+    signs = w.op("Sign", w.linear(w.op("Exp", w.op("Sub", nearest, far)), weights))
+    seen = w.cast(w.op("Less", nearest, w.constant(-_LEAST_EXPONENT)), "float64")
+    return w.op("Mul", w.op("Mul", signs, seen), w.constant(_NEXT_TO_ZERO))
 
 
 def _of_classes(w: Writer, item: Any, said: str) -> str:
@@ -220,10 +242,17 @@ def _votes(w: Writer, second: str, sure: str, classes: int) -> str:
     return w.op("Add", votes, w.op("Div", total, size))
 
 
+def limit_of(estimator: Any) -> float:
+    """Above which `positive` means the second class (``_threshold_for_binary_predict``)."""
+    decides = is_classifier(estimator) and hasattr(estimator, "decision_function")
+    return 0.0 if decides else 0.5
+
+
 def one_versus_one(w: Writer) -> None:
     """The class with the most votes of pairs, and the votes."""
     votes = _of_pairs(w, w.item, w.rows())
     if len(w.item.classes_) > 2:
         return w.finish_classes(votes)
-    second = w.cast(w.op("Greater", w.flat(votes), w.constant(0.0)), "int64")
+    limit = w.constant(limit_of(w.item.estimators_[0]))
+    second = w.cast(w.op("Greater", w.flat(votes), limit), "int64")
     return w.finish(w.chosen_labels(second, w.item.classes_), votes)

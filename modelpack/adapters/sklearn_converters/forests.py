@@ -19,7 +19,10 @@ def forest(w: Writer) -> None:
     """The mean of what the leaves of all trees say."""
     item = w.item
     trees = trees_of(item)
-    leaves = _leaves(trees, [_values(member) for member in _members(item)])
+    said_by = [_values(member) for member in _members(item)]
+    if len(said_by) == 1 and is_classifier(item) and item.n_outputs_ == 1:
+        said_by = [_decided(said_by[0])]
+    leaves = _leaves(trees, said_by)
     if is_classifier(item) and _has_node(item, leaves):
         return _classified(w, trees, leaves)
     said = {
@@ -65,6 +68,18 @@ def _values(member: Any) -> Array:
         return values[:, :, 0]
     counts = np.atleast_1d(member.n_classes_)
     return np.concatenate([values[:, label, :own] for label, own in enumerate(counts)], axis=1)
+
+
+def _decided(values: Array) -> Array:
+    """What the nodes of a tree say, such that in float32 the same class is the first largest.
+
+    Of rows with weights, classes may be as likely but for the last digits of float64.
+    """
+    narrow = values.astype(np.float32)
+    best = values.argmax(axis=1)
+    tied = np.flatnonzero(narrow.argmax(axis=1) != best)
+    narrow[tied, best[tied]] = np.nextafter(narrow[tied].max(axis=1), np.float32(np.inf))
+    return narrow
 
 
 def embedding(w: Writer) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from modelpack.adapters.sklearn_converters.writer import Column, Writer
+from modelpack.samples import Array
 
 
 class ImputedEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -63,11 +64,19 @@ def simple_imputer(w: Writer) -> None:
     dtype = "float64" if wide else "float32"
     rows = w.rows(dtype)
     missing = is_missing(w, rows, item.missing_values, dtype)
-    statistics = np.asarray(item.statistics_, np.float64)
+    statistics = statistics_of(item)
     chosen = w.op("Where", missing, w.constant(statistics[None], dtype), rows)
     if not item.keep_empty_features and np.isnan(statistics).any():
         chosen = w.columns(chosen, np.flatnonzero(~np.isnan(statistics)))
     return w.finish(with_indicator(w, chosen, rows, dtype))
+
+
+def statistics_of(item: Any) -> Array:
+    """What a SimpleImputer of numbers puts in the place of missing ones, in float64.
+
+    It is rounded to the dtype of the rows that it was fitted on, whatever those that it is given.
+    """
+    return np.asarray(item.statistics_.astype(item._fill_dtype), np.float64)
 
 
 def is_missing(w: Writer, rows: str, value: Any, dtype: str) -> str:

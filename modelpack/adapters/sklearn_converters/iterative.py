@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from modelpack.adapters.sklearn_converters.decisions import decision
-from modelpack.adapters.sklearn_converters.imputers import is_missing, with_indicator
+from modelpack.adapters.sklearn_converters.imputers import (
+    is_missing,
+    statistics_of,
+    with_indicator,
+)
 from modelpack.adapters.sklearn_converters.writer import Writer
 
 _EPSILON = float(np.finfo(np.float32).eps)
@@ -307,7 +311,7 @@ def iterative_imputer(w: Writer) -> None:
     if np.isnan(first.statistics_).any():
         raise NotImplementedError("columns without any value")
     missing = is_missing(w, rows, item.missing_values, "float64")
-    filled = w.op("Where", missing, w.constant(first.statistics_[None]), rows)
+    filled = w.op("Where", missing, w.constant(statistics_of(first)[None]), rows)
     width = len(first.statistics_)
     columns = [w.columns(filled, [index]) for index in range(width)]
     gaps = [w.columns(missing, [index]) for index in range(width)]

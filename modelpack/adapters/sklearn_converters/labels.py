@@ -10,7 +10,13 @@ import numpy as np
 from sklearn.base import is_classifier, is_regressor
 from sklearn.neural_network import MLPRegressor
 
-from modelpack.adapters.sklearn_converters.decisions import can_decide, decision, positive, shares
+from modelpack.adapters.sklearn_converters.decisions import (
+    can_decide,
+    decision,
+    limit_of,
+    positive,
+    shares,
+)
 from modelpack.adapters.sklearn_converters.writer import Writer
 from modelpack.adapters.sklearn_signature import has_several_labels
 from modelpack.samples import Array
@@ -60,11 +66,21 @@ def multi_output(w: Writer) -> None:
 
 def _places(w: Writer, labels: str, classes: Any) -> str:
     """Where labels stand among classes, ``[rows, 1]``."""
+    return w.op("ArgMax", w.cast(same_labels(w, labels, classes), "float32"), axis=1, keepdims=1)
+
+
+def same_labels(w: Writer, labels: str, classes: Any) -> str:
+    """Which of the classes a label is, ``[rows, classes]``.
+
+    Args:
+        w: of the estimator.
+        labels: ``[rows, 1]``, as `Writer.ask` gives them.
+        classes: all that a label may be.
+    """
     values = np.asarray(classes)
     kind = "int64" if values.dtype.kind in _OF_NUMBERS else "object"
     texts = values if kind == "int64" else np.array([str(item) for item in values], object)
-    same = w.op("Equal", labels, w.constant(texts[None], kind))
-    return w.op("ArgMax", w.cast(same, "float32"), axis=1, keepdims=1)
+    return w.op("Equal", labels, w.constant(texts[None], kind))
 
 
 def classifier_chain(w: Writer) -> None:
@@ -132,9 +148,8 @@ def one_versus_rest(w: Writer) -> None:
     item, rows = w.item, w.rows()
     if len(item.estimators_) > 1 and not has_several_labels(item):
         return _surest(w, rows)
-    first = item.estimators_[0]
-    # By the first alone, whatever the others are (``_threshold_for_binary_predict``).
-    limit = 0.0 if is_classifier(first) and hasattr(first, "decision_function") else 0.5
+    # By the first alone, whatever the others are.
+    limit = limit_of(item.estimators_[0])
     pairs = [_told(w, inner, rows, limit) for inner in item.estimators_]
     labels, told = (w.joined(parts) for parts in zip(*pairs, strict=True))
     if has_several_labels(item):

@@ -20,6 +20,21 @@ def fast_ica(w: Writer) -> None:
     w.finish(_centered(w, mean, w.item.components_.T))
 
 
+def principal_components(w: Writer) -> None:
+    """Projections on the components (PCA, IncrementalPCA), rounded as ``transform`` does.
+
+    The offset and the scale are computed in the dtype that the estimator was fitted on.
+    """
+    item = w.item
+    offset = item.mean_.reshape(1, -1) @ item.components_.T
+    projected = w.op("Sub", w.linear(w.rows(), item.components_.T), w.constant(offset))
+    if item.whiten:
+        scale = np.sqrt(item.explained_variance_)
+        least = np.finfo(scale.dtype).eps
+        projected = w.op("Div", projected, w.constant(np.maximum(scale, least)[None]))
+    w.finish(projected)
+
+
 def sparse_pca(w: Writer) -> None:
     """Ridge regression on the components, whose solution is linear in the row."""
     parts = w.item.components_

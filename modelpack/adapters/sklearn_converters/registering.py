@@ -33,6 +33,7 @@ from modelpack.adapters.sklearn_converters import (
     composed,
     decisions,
     encoders,
+    ensembles,
     forests,
     imputers,
     iterative,
@@ -56,8 +57,10 @@ _Convert: TypeAlias = Callable[[Any, Any, Any], None]
 
 CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "AdditiveChi2Sampler": approximations.additive_chi2_sampler,
+    "AdaBoostClassifier": ensembles.adaptive_boosting,
     "AdaBoostRegressor": composed.weighted_median,
     "AffinityPropagation": clusters.nearest_center,
+    "BaggingClassifier": ensembles.bagging,
     "BernoulliRBM": projections.restricted_boltzmann,
     "Binarizer": columns.binarizer,
     "Birch": clusters.birch,
@@ -85,6 +88,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "GaussianProcessClassifier": processes.classifier,
     "ImputedEncoder": encoders.after_imputer,
     "HashingVectorizer": vectorizers.hashes,
+    "IncrementalPCA": projections.principal_components,
     "Isomap": manifolds.isomap,
     "IsotonicRegression": steps.isotonic_regression,
     "IterativeImputer": iterative.iterative_imputer,
@@ -111,6 +115,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "OneVsOneClassifier": decisions.one_versus_one,
     "OrdinalEncoder": encoders.numbered,
     "OutputCodeClassifier": composed.output_code,
+    "PCA": projections.principal_components,
     "PLSCanonical": projections.partial_least_squares,
     "PLSSVD": projections.pls_svd,
     "PolynomialCountSketch": approximations.polynomial_count_sketch,
@@ -138,6 +143,7 @@ CONVERTERS: dict[str, Callable[[Writer], None]] = {
     "TransformedTargetRegressor": composed.transformed_target,
     "Transforming": transforming.transforming,
     "TunedThresholdClassifierCV": composed.threshold,
+    "VotingClassifier": ensembles.voting,
 }
 
 

@@ -170,13 +170,13 @@ def _polynomials(w: Writer, values: str, spline: Any) -> str:
     """All splines at each value, ``[rows, splines]``, by their Taylor series in each piece.
 
     Pieces without length, between equal knots, are skipped, but for the one that SciPy takes
-    for values below the first knot, or for the last knot and above.
+    for values below the first knot, or for the last knot and above. Each series is about an end
+    of its piece: about any other place it loses digits where knots are close together.
     """
     degree = spline.k
     knots = spline.t[degree : len(spline.t) - degree]
     starts = knots[:-1][np.diff(knots) > 0]
-    reach = max(knots[-1] - knots[0], 1.0)
-    places = np.array([knots[0] - reach, *starts, knots[-1] + reach])
+    places = np.array([np.nextafter(knots[0], -np.inf), *starts, knots[-1]])
     endless = BSpline.construct_fast(spline.t, spline.c, degree, extrapolate=True)
     factors = [endless(places, nu=order) / math.factorial(order) for order in range(degree + 1)]
     piece = piece_of(w, values, np.array([*starts, knots[-1]]), "GreaterOrEqual")

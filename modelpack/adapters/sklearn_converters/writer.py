@@ -46,22 +46,29 @@ _FIELDS = {
 # Attributes of ensembles, and the one that says which of them a node is to get.
 _ENSEMBLES: list[Mapping[str, Any]] = []
 _KEPT = "modelpack_ensemble"
+# Ensembles of so many nodes are loaded in no time.
+_FEW_NODES = 20_000
 
 
-def attach_first_trees(model: onnx.ModelProto) -> None:
-    """Give each ensemble its first tree, with which the model can be checked and run.
+def attach_few_trees(model: onnx.ModelProto) -> None:
+    """Give each ensemble its trees, or its first one alone of many: to check and run the model.
 
     Until `attach_ensembles` gives it the others, its documentation says which it is.
     """
     for node in onnx_graph.nodes(model):
         if len(node.attribute) == 1 and node.attribute[0].name == _KEPT:
             index = node.attribute[0].i
-            first = {
-                name: values[_of_first_tree(name, index)] if _is_of_trees(name, values) else values
-                for name, values in _ENSEMBLES[index].items()
-            }
-            _replace(node, first)
+            whole = _ENSEMBLES[index]
+            few = max(values.size for values in whole.values()) <= _FEW_NODES
+            _replace(node, whole if few else _first_tree(index))
             node.doc_string = f"{_KEPT} {index}"
+
+
+def _first_tree(index: int) -> dict[str, Array]:
+    return {
+        name: values[_of_first_tree(name, index)] if _is_of_trees(name, values) else values
+        for name, values in _ENSEMBLES[index].items()
+    }
 
 
 def _is_of_trees(name: str, values: Array) -> bool:
