@@ -1,6 +1,6 @@
 """Every scikit-learn estimator that becomes ONNX, lowered to SavedModel and TFLite.
 
-The reference is ONNX Runtime, and scikit-learn itself; test_sklearn_estimators.py compares
+The references are ONNX Runtime, and scikit-learn itself; test_sklearn_estimators.py compares
 these two with each other.
 """
 
@@ -25,7 +25,7 @@ from modelpack.parity import Verdict
 from modelpack.samples import Case
 from modelpack.signature import Signature
 from modelpack.sources import run_cases
-from modelpack.steps import StepOptions
+from modelpack.steps import RunOptions, StepOptions
 from tests.lowering.backend_suite import RUNNERS, TARGETS
 from tests.sweep.sklearn_outcomes import TOO_NARROW, WITHOUT_FORM
 from tests.sweep.test_sklearn_estimators import CASES, _expected, real_cases
@@ -59,6 +59,21 @@ def feeds(signature: Signature, rows: Any, accepts_nan: bool) -> list[Case]:
     ]
 
 
+def exact(pool: InlinePool, estimator: ModelRef, cases: list[Case]) -> list[Case]:
+    """scikit-learn's answers, in float64, as artifacts compute them."""
+    wide = [
+        {
+            name: array.astype(np.float64) if array.dtype.kind == "f" else array
+            for name, array in case.items()
+        }
+        for case in cases
+    ]
+    try:
+        return run_cases(pool, estimator, wide, options=RunOptions(wide=True))[0]
+    except InputError:  # fitted on float64
+        return run_cases(pool, estimator, cases)[0]
+
+
 def texts(array: Any) -> Any:
     """The array, with bytes as text."""
     return (
@@ -82,9 +97,8 @@ def test_an_estimator_is_lowered_right(case: str, target: str, tmp_path: Path) -
         signature = made.signature
         assert signature is not None
         cases = feeds(signature, source.rows, accepts_nan)
-        references = [
-            run_cases(InlinePool(tmp_path), model, cases)[0] for model in (made, estimator)
-        ]
+        pool = InlinePool(tmp_path)
+        references = [run_cases(pool, made, cases)[0], exact(pool, estimator, cases)]
     model = onnx.load(made.path)
     without = WITHOUT_FORM[target] & {node.op_type for node in onnx_graph.nodes(model)}
     if without:
