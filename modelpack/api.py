@@ -46,7 +46,7 @@ def convert(
     trust: bool = False,
     allow_version_drift: bool = False,
     input_form: str = "",
-    signature_name: str = "",
+    signatures: str | Iterable[str] = (),
     data: AnyPath | None = None,
     name: str = "",
     version: str = "",
@@ -71,6 +71,7 @@ def convert(
         factory_args: what a Python reference is called with: keywords by name, or a sequence
             of positions; plain values, as JSON has them.
         imports: modules, or files, to import before the model is loaded.
+        signatures: names of a SavedModel's signatures, or "all".
 
     The other keywords are those of `modelpack.verbs.convert.ConvertOptions`.
 
@@ -87,7 +88,7 @@ def convert(
         trust=trust,
         allow_version_drift=allow_version_drift,
         input_form=input_form,
-        signature_name=signature_name,
+        signatures=(signatures,) if isinstance(signatures, str) else tuple(signatures),
         data=_path(data),
         name=name,
         version=version,

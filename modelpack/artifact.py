@@ -74,7 +74,8 @@ class ModelRef:
         input_form: ``columns`` for an input per column, ``tensor`` for one input, where the
             model takes a table; empty for what suits it.
         signature_name: which of a SavedModel's signatures is meant; empty for its
-            ``serving_default``, or its only one.
+            ``serving_default``, or its only one; `EVERY_SIGNATURE` for the usual one, or else
+            the first by name.
     """
 
     format: str
@@ -212,8 +213,9 @@ class Artifact:
         sidecars: names of further files in its directory that belong to it (external data).
         parity: the verdict against the source.
         quantization: present when the artifact was quantized.
-        golden: samples of its own, where the common ones do not suit it: a calibrated
-            artifact is only right on inputs like those it was calibrated on.
+        golden: samples of its own, where the common ones do not suit it: those are of the first
+            signature, and a calibrated artifact is only right on inputs like those it was
+            calibrated on.
     """
 
     path: str

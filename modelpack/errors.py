@@ -41,6 +41,11 @@ class ModelpackError(Exception):
         self.hint = hint
         self.log = log
 
+    def say_about(self, what: str) -> None:
+        """Put before the message what it is about."""
+        self.message = f"{what}: {self.message}"
+        self.args = (self.message,)
+
 
 class InputError(ModelpackError):
     """Bad usage, or an input that cannot be read or used."""

@@ -18,7 +18,7 @@ from typing import Any
 from modelpack.artifact import MANIFEST_NAME, Artifact, Golden, digest_file, measure
 from modelpack.errors import InputError, ManifestError, ParityError
 from modelpack.parity import Verdict
-from modelpack.signature import Signature
+from modelpack.signature import EVERY_SIGNATURE, Signature
 
 SCHEMA_VERSION = 1
 DEFAULT_VERSION = "1"  # of a model whose user counts none
@@ -61,7 +61,7 @@ class Manifest:
         source: what it was made from.
         signatures: ``serving_default`` first.
         artifacts: sorted by path.
-        golden: golden samples, when there are any.
+        golden: golden samples of the first signature, when there are any.
     """
 
     modelpack: int
@@ -83,6 +83,22 @@ class Manifest:
                 return signature
         raise ManifestError(f"the manifest of '{self.name}' has no signature '{name}'")
 
+    def named_signature(self, name: str) -> Signature:
+        """Return the signature that a user asks for; the first one by no name, or by ``all``.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        if name in {"", EVERY_SIGNATURE}:
+            return self.signatures[0]
+        held = {signature.name: signature for signature in self.signatures}
+        if name not in held:
+            raise InputError(
+                f"'{self.name}' has no signature called '{name}', but {', '.join(held)}",
+                hint="choose one with --signature",
+            )
+        return held[name]
+
     def signature_of(self, artifact: Artifact) -> Signature:
         """Return the signature of an artifact, with the dimensions it fixes."""
         return self.signature(artifact.signature).with_dims(artifact.fixed_dims)
@@ -92,8 +108,12 @@ class Manifest:
         return self.signature_of(artifact).channel_last(artifact.channel_last)
 
     def golden_of(self, artifact: Artifact) -> Golden | None:
-        """Return the golden samples an artifact is compared with: its own, or the common ones."""
-        return artifact.golden or self.golden
+        """Return the golden samples an artifact is compared with: its own, or the common ones.
+
+        The common ones are of the first signature.
+        """
+        common = self.golden if artifact.signature == self.signatures[0].name else None
+        return artifact.golden or common
 
     def goldens(self) -> tuple[Golden, ...]:
         """Every file of golden samples: the common one, then those of artifacts."""

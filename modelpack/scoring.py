@@ -87,14 +87,16 @@ def baseline(artifacts: Sequence[Artifact]) -> dict[str, str]:
     """What each artifact of a manifest is compared with where there is no other reference.
 
     A quantized artifact is compared with the float one it was made from, if that is there;
-    float ones with the first of them.
+    float ones with the first of them that has the same signature.
 
     Returns:
         The path of the reference by the artifact's path; those without one are left out.
     """
-    floats = [item.path for item in artifacts if item.quantization is None]
-    found = dict.fromkeys(floats[1:], floats[0]) if floats else {}
+    floats = [item for item in artifacts if item.quantization is None]
+    firsts = {item.signature: item.path for item in reversed(floats)}
+    found = {item.path: firsts[item.signature] for item in floats}
+    paths = {item.path for item in floats}
     for item in artifacts:
-        if item.quantization is not None and item.quantization.of in floats:
+        if item.quantization is not None and item.quantization.of in paths:
             found[item.path] = item.quantization.of
-    return found
+    return {path: other for path, other in found.items() if other != path}

@@ -23,6 +23,9 @@ Dim = int | str | None
 
 DEFAULT_SIGNATURE = "serving_default"
 
+EVERY_SIGNATURE = "all"
+"""Stands for all signatures of a model, where one is asked for by name."""
+
 
 class DType(StrEnum):
     """Element types, by their usual names (those of NumPy, plus bfloat16 and string)."""

@@ -35,7 +35,7 @@ from modelpack.samples import (
     read_cases,
     write_cases,
 )
-from modelpack.signature import TensorSpec, differences
+from modelpack.signature import EVERY_SIGNATURE, TensorSpec, differences
 from modelpack.steps import (
     Description,
     QuantizeRequest,
@@ -210,7 +210,7 @@ def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
         raise InputError(
             f"'{ref.display}' takes no table: --inputs is for scikit-learn models and boosters"
         )
-    if ref.signature_name and ref.format != "savedmodel":
+    if ref.format != "savedmodel" and ref.signature_name not in {"", EVERY_SIGNATURE}:
         raise InputError(f"'{ref.display}' is no SavedModel: only those have named signatures")
     if not ref.trusted:
         refuse_unsafe(ref, scan(pool, ref))

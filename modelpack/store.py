@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from modelpack.artifact import MANIFEST_NAME
+from modelpack.artifact import MANIFEST_NAME, Artifact, Golden
 from modelpack.errors import InputError
 from modelpack.manifest import Manifest, dump, read, side_path
 from modelpack.output import locked, publish
@@ -75,13 +75,22 @@ def _merged(existing: Manifest, new: Manifest, given: Mapping[str, str]) -> Mani
             "a different source or signature",
             hint="use another directory, or remove this one",
         )
+    merged = existing.with_artifacts(*new.artifacts)
+    written = {golden.path: golden for golden in new.goldens()}
     return replace(
         new,
         name=given.get("name") or existing.name,
         version=given.get("version") or existing.version,
-        artifacts=existing.with_artifacts(*new.artifacts).artifacts,
+        artifacts=tuple(_with_samples(item, written) for item in merged.artifacts),
         golden=new.golden or existing.golden,
     )
+
+
+def _with_samples(artifact: Artifact, written: Mapping[str, Golden]) -> Artifact:
+    """The artifact with the samples that are now in the file of its own ones."""
+    if artifact.golden is None or artifact.golden.path not in written:
+        return artifact
+    return replace(artifact, golden=written[artifact.golden.path])
 
 
 def _identity(manifest: Manifest) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from modelpack.worker import WorkerPool
 
 log = logging.getLogger(__name__)
 
+_WITHOUT_FILE = {Encoding.PYTHON, Encoding.SERVER}
+
 # Sources that do not say what their inputs are; a reference beside them does.
 _WITHOUT_SIGNATURE = {Encoding.PYTHON, Encoding.TORCH_SAVE, Encoding.TORCHSCRIPT}
 
@@ -35,19 +38,53 @@ class Subject:
     artifact: Artifact | None = None
 
 
-def subjects(pool: WorkerPool, request: Request) -> list[Subject]:
-    """The models that a request means: one, or all artifacts of a package.
+def subjects(pool: WorkerPool, request: Request, only: str = "") -> list[Subject]:
+    """The models that a request means: one, or the artifacts of a package.
+
+    Of a package those of the signature that the request names, or all. ``only`` names one too,
+    if the package has several.
 
     Raises:
         ManifestError: the manifest or a digest does not hold.
-        InputError: there is no such model.
+        InputError: there is no such model, or it has no such signature.
     """
     ref = locate(request)
     if ref.encoding is Encoding.ARCHIVE:
-        return _packed(_unpacked(pool, ref, "package"), request)
+        return _packed(_unpacked(pool, ref, "package"), request, only)
     if ref.encoding is Encoding.MODELPACK:
-        return _packed(ref.path, request)
+        return _packed(ref.path, request, only)
     return [_single(ref, request)]
+
+
+def references(pool: WorkerPool, request: Request, found: Sequence[Subject]) -> list[Opened]:
+    """Open what to compare each model with: with the signature that the model implements.
+
+    Raises:
+        As `reference`.
+    """
+    names = [request.signature_name or _implemented(item) for item in found]
+    if len(set(names)) == 1 and not request.signature_name and not _has_names(locate(request)):
+        names = [""] * len(names)
+    opened = {
+        name: reference(pool, replace(request, signature_name=name))
+        for name in dict.fromkeys(names)
+    }
+    return [opened[name] for name in names]
+
+
+def _implemented(subject: Subject) -> str:
+    """The signature that a model implements, where its manifest has several; else empty."""
+    manifest, artifact = subject.manifest, subject.artifact
+    several = manifest is not None and len(manifest.signatures) > 1
+    return artifact.signature if several and artifact is not None else ""
+
+
+def _has_names(ref: ModelRef) -> bool:
+    """Whether a model can have several signatures, which names tell apart."""
+    if ref.encoding in {Encoding.SAVEDMODEL, Encoding.MODELPACK, Encoding.ARCHIVE}:
+        return True
+    known = None if ref.encoding in _WITHOUT_FILE else find(ref.path)
+    return known is not None and len(known[0].signatures) > 1
 
 
 def reference(pool: WorkerPool, request: Request) -> Opened:
@@ -55,7 +92,7 @@ def reference(pool: WorkerPool, request: Request) -> Opened:
 
     Raises:
         ManifestError: its manifest or a digest does not hold.
-        InputError: it cannot be used, or the package has no such artifact.
+        InputError: it cannot be used, or has no such signature or artifact.
     """
     ref = locate(request)
     if ref.encoding is Encoding.ARCHIVE:
@@ -86,6 +123,7 @@ def float_beside(subject: Subject) -> Subject | None:
         item
         for item in manifest.artifacts
         if item.path != own.path
+        and item.signature == own.signature
         and item.quantization is None
         and item.parity.verdict is Verdict.PASSED
     ]
@@ -169,7 +207,7 @@ def _finite(case: Case) -> bool:
 
 def size_of(ref: ModelRef) -> int:
     """Bytes of a model's files; 0 where it has none."""
-    if ref.encoding in {Encoding.PYTHON, Encoding.SERVER}:
+    if ref.encoding in _WITHOUT_FILE:
         return 0
     return sum(file.stat().st_size for file in [ref.path, *ref.path.rglob("*")] if file.is_file())
 
@@ -183,21 +221,31 @@ def _unpacked(pool: WorkerPool, ref: ModelRef, name: str) -> Path:
     return root
 
 
-def _packed(root: Path, request: Request) -> list[Subject]:
+def _packed(root: Path, request: Request, only: str = "") -> list[Subject]:
     manifest = read(root)
     verify(manifest, root)
     if not manifest.artifacts:
         raise InputError(f"the manifest of '{manifest.name}' lists no artifacts")
-    return [_promised(manifest, artifact, root, request) for artifact in manifest.artifacts]
+    name = request.signature_name or (only if len(manifest.signatures) > 1 else "")
+    wanted = manifest.named_signature(name).name
+    chosen = [item for item in manifest.artifacts if not name or item.signature == wanted]
+    if not chosen:
+        raise InputError(f"no artifact of '{manifest.name}' implements the signature '{wanted}'")
+    return [_promised(manifest, artifact, root, request) for artifact in chosen]
 
 
 def _single(ref: ModelRef, request: Request) -> Subject:
-    if ref.encoding in {Encoding.PYTHON, Encoding.SERVER}:
+    if ref.encoding in _WITHOUT_FILE:
         return Subject(ref, Path())
     known = find(ref.path)
     if known is None:
         return Subject(ref, ref.path.parent)
     manifest, artifact = known
+    if len(manifest.signatures) > 1 and request.signature_name not in {"", artifact.signature}:
+        raise InputError(
+            f"'{ref.display}' implements the signature '{artifact.signature}', "
+            f"not '{request.signature_name}'"
+        )
     verify(replace(manifest, artifacts=(artifact,)), ref.path.parent)
     return _promised(manifest, artifact, ref.path.parent, request)
 
@@ -216,11 +264,13 @@ def _promised(manifest: Manifest, artifact: Artifact, root: Path, request: Reque
 
 
 def _nearest(found: list[Subject], ref: ModelRef) -> Subject:
-    """The artifact of a package that the fewest steps have made."""
+    """The artifact that the fewest steps have made, of the first signature among those found."""
     steps = {
         (len(item.artifact.steps), item.artifact.path): item
         for item in found
         if item.artifact is not None
+        and item.manifest is not None
+        and item.artifact.signature == _first_signature(item.manifest, found)
         and item.artifact.quantization is None
         and item.artifact.parity.verdict is not Verdict.FAILED
     }
@@ -230,6 +280,11 @@ def _nearest(found: list[Subject], ref: ModelRef) -> Subject:
             hint="name one of its artifacts as the reference",
         )
     return steps[min(steps)]
+
+
+def _first_signature(manifest: Manifest, found: list[Subject]) -> str:
+    held = {item.artifact.signature for item in found if item.artifact is not None}
+    return next(item.name for item in manifest.signatures if item.name in held)
 
 
 # --- signatures --------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from modelpack.judging.noise import COARSER, flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
     DEFAULT_SIGNATURE,
+    EVERY_SIGNATURE,
     Dim,
     DType,
     Signature,
@@ -289,7 +290,8 @@ def load(ref: ModelRef) -> Loaded:
     Raises:
         InputError: it is damaged, or has no signature.
     """
-    return _load_at(*_stamp(ref))
+    model, signatures = _load_at(*_stamp(ref))
+    return Loaded(model, signatures, _chosen(ref, signatures))
 
 
 def _read_proto(ref: ModelRef) -> Any:
@@ -302,12 +304,12 @@ def _stamp(ref: ModelRef) -> tuple[ModelRef, int]:
         changed = (ref.path / "saved_model.pb").stat().st_mtime_ns
     except OSError as error:
         raise InputError(f"cannot read '{ref.display}/saved_model.pb': {error.strerror}") from None
-    plain = ModelRef(ref.format, ref.encoding, ref.location, signature_name=ref.signature_name)
-    return plain, changed
+    return ModelRef(ref.format, ref.encoding, ref.location), changed
 
 
 @lru_cache(maxsize=1)
-def _load_at(ref: ModelRef, changed: int) -> Loaded:
+def _load_at(ref: ModelRef, changed: int) -> tuple[Any, dict[str, Any]]:
+    """What TensorFlow loads, and its signatures by name."""
     _read_proto_at(ref, changed)
     # TensorFlow refuses once it has started, which it can only have done with these values.
     with contextlib.suppress(RuntimeError):
@@ -327,16 +329,17 @@ def _load_at(ref: ModelRef, changed: int) -> Loaded:
             f"'{ref.display}' has no signature, so nothing names its inputs and outputs",
             hint="save it with tf.saved_model.save(..., signatures=...) or model.export(...)",
         )
-    return Loaded(model, signatures, _chosen(ref, signatures))
+    return model, signatures
 
 
 def _chosen(ref: ModelRef, signatures: Iterable[str]) -> str:
     """The name of the signature that is meant: the user's, the usual one, or the only one."""
     names = sorted(signatures)
-    wanted = ref.signature_name or DEFAULT_SIGNATURE
+    every = ref.signature_name == EVERY_SIGNATURE
+    wanted = DEFAULT_SIGNATURE if every else ref.signature_name or DEFAULT_SIGNATURE
     if wanted in names:
         return wanted
-    if not ref.signature_name and len(names) == 1:
+    if every or (not ref.signature_name and len(names) == 1):
         return names[0]
     raise InputError(
         f"'{ref.display}' has no signature called '{wanted}', but {', '.join(names)}",

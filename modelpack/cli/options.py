@@ -102,6 +102,15 @@ SignatureName = Annotated[
         help="Which signature of a SavedModel; serving_default, or the only one, by default.",
     ),
 ]
+Signatures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--signature",
+        metavar="NAME",
+        help="A signature of a SavedModel, or all; serving_default, or the only one, by default. "
+        "Repeatable.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(

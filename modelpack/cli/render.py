@@ -48,7 +48,7 @@ def manifest(value: Manifest, manner: Manner, output: Path) -> None:
             item.precision,
             _verdict(item.parity.verdict),
             error_figure(item.parity),
-            _notes(item),
+            "; ".join([*_signature_note(value, item), *_notes(item)]),
         )
     console.print(table)
     where = output / MANIFEST_NAME if output.is_dir() else f"{output}.{MANIFEST_NAME}"
@@ -236,7 +236,12 @@ def _verdict(verdict: Verdict) -> Text:
     return Text(verdict, _STYLES[verdict])
 
 
-def _notes(item: Artifact) -> str:
+def _signature_note(value: Manifest, item: Artifact) -> list[str]:
+    """Which signature an artifact has, where the manifest has several."""
+    return [f"signature {item.signature}"] if len(value.signatures) > 1 else []
+
+
+def _notes(item: Artifact) -> list[str]:
     notes = [f"{dim}={count} fixed" for dim, count in item.fixed_dims.items()]
     if item.channel_last:
         notes.append(f"channel-last: {', '.join(item.channel_last)}")
@@ -249,7 +254,7 @@ def _notes(item: Artifact) -> str:
             )
     if item.parity.verdict is not Verdict.PASSED:
         notes.append(item.parity.reason)
-    return "; ".join(notes)
+    return notes
 
 
 def _heading(console: Console, value: Manifest) -> None:

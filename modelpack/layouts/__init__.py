@@ -9,6 +9,7 @@ group ``modelpack.layouts``, whose names are layout names and whose objects are 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,8 @@ from modelpack import plugins
 from modelpack.artifact import MANIFEST_NAME, Artifact
 from modelpack.errors import InputError, PackagingError
 from modelpack.manifest import Manifest, dump
+
+log = logging.getLogger(__name__)
 
 _GROUP = "modelpack.layouts"
 
@@ -81,9 +84,24 @@ def arranger(name: str) -> Arrange:
 def choose(package: Package, formats: tuple[str, ...], options: LayoutOptions) -> Artifact:
     """Return the artifact to serve: the one asked for, or the first of the preferred formats.
 
+    It serves one signature: a warning names those of the manifest that it does not.
+
     Raises:
         PackagingError: there is none, it is of another format, or it failed its parity check.
     """
+    chosen = _chosen(package, formats, options)
+    left = [item.name for item in package.manifest.signatures if item.name != chosen.signature]
+    if left:
+        log.warning(
+            "%s serves the signature %s, not %s (see --artifact)",
+            chosen.path,
+            chosen.signature,
+            ", ".join(left),
+        )
+    return chosen
+
+
+def _chosen(package: Package, formats: tuple[str, ...], options: LayoutOptions) -> Artifact:
     artifacts = package.manifest.artifacts
     if options.artifact:
         found = [item for item in artifacts if item.path == options.artifact]
@@ -94,9 +112,11 @@ def choose(package: Package, formats: tuple[str, ...], options: LayoutOptions) -
             )
         return found[0]
     for name in formats:
-        for item in artifacts:
-            if item.format == name and item.quantization is None:
-                return item
+        for signature in package.manifest.signatures:
+            for item in artifacts:
+                wanted = item.format == name and item.signature == signature.name
+                if wanted and item.quantization is None:
+                    return item
     held = ", ".join(sorted({item.format for item in artifacts})) or "nothing"
     raise PackagingError(
         f"the layout needs a {' or '.join(formats)} artifact; '{package.manifest.name}' has {held}",
@@ -129,7 +149,11 @@ def evidence(package: Package, artifact: Artifact, path: str) -> dict[str, Path]
     checks what a server loads, in place.
     """
     moved = replace(artifact, path=path)
-    manifest = replace(package.manifest, artifacts=(moved,))
+    signature = package.manifest.signature(artifact.signature)
+    samples = package.manifest.golden_of(replace(artifact, golden=None))
+    manifest = replace(
+        package.manifest, signatures=(signature,), artifacts=(moved,), golden=samples
+    )
     written = package.scratch / f"{artifact.format}-{MANIFEST_NAME}"
     written.write_text(dump(manifest), encoding="utf-8")
     files = {MANIFEST_NAME: written}

@@ -1,26 +1,25 @@
 """The verbs export and convert: run a route step by step, check each step, record it all.
 
-`convert` opens the source, plans a route to each wanted format, makes samples, asks the
-source for its own answers, and runs the routes. After each step one checker compares names,
-dtypes, ranks and dynamic dimensions with the signature; each artifact is then run on the
-samples and compared with the source. Only when all of it agrees are the artifacts, the
-golden samples and the manifest put in place, together.
+`convert` opens the source and plans a route to each wanted format. For each signature that is
+converted, it makes samples, asks the source for its own answers, and runs the routes. After each
+step one checker compares names, dtypes, ranks and dynamic dimensions with the signature; each
+artifact is then run on the samples and compared with the source. Only when all of it agrees are
+the artifacts, the golden samples and the manifest put in place, together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from modelpack import datasets, golden
-from modelpack.artifact import Artifact, Encoding, ModelRef, Step, encoding_of
-from modelpack.errors import ConversionError, InputError, NoRouteError, ParityError
+from modelpack.artifact import Artifact, Golden, ModelRef
+from modelpack.errors import InputError, ModelpackError, ParityError
 from modelpack.golden import GOLDEN_ROWS, Evidence
 from modelpack.judging.compare import judgement_for
 from modelpack.judging.evidence import edge_evidence, evidence_of, generated
@@ -29,14 +28,10 @@ from modelpack.manifest import (
     DEFAULT_VERSION,
     SCHEMA_VERSION,
     Manifest,
-    find,
-    read,
-    refuse_failed,
-    verify,
 )
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
-from modelpack.routes import Converter, Route, find_route, format_named, formats, targets
+from modelpack.routes import Route, find_route, format_named, targets
 from modelpack.signature import Signature, TensorSpec
 from modelpack.sources import (
     Opened,
@@ -47,11 +42,12 @@ from modelpack.sources import (
     open_model,
     provenance,
     recorded,
-    run_step,
     workspace,
 )
 from modelpack.steps import StepOptions
-from modelpack.store import golden_name, save, single_format
+from modelpack.store import save, single_format
+from modelpack.verbs.building import Builder, Place, Product, places
+from modelpack.verbs.opening import located, opened_as
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -74,8 +70,8 @@ class ConvertOptions:
         trust: load a source even if that runs code it contains.
         allow_version_drift: load a source that another version of its framework saved.
         input_form: ``columns`` or ``tensor``, how a table is taken; empty for what suits it.
-        signature_name: which of a SavedModel's signatures is converted; empty for its
-            ``serving_default``, or its only one.
+        signatures: which of a SavedModel's signatures, or of those of a modelpack directory,
+            are converted, or ``all``; when empty its ``serving_default``, or its only one.
         data: samples to compare on; generated from the signature when None.
         name: the model's name; the source's by default.
         version: the model's version, as the user counts; by default "1", or what the
@@ -101,7 +97,7 @@ class ConvertOptions:
     trust: bool = False
     allow_version_drift: bool = False
     input_form: str = ""
-    signature_name: str = ""
+    signatures: tuple[str, ...] = ()
     data: Path | None = None
     name: str = ""
     version: str = ""
@@ -150,40 +146,88 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
     check_writable(output)
     with workspace(options.limits) as pool:
         log.info("opening %s", model)
-        source = open_model(pool, _located(model, wanted, options))
-        others = ", ".join(item.name for item in source.description.other_signatures)
-        if others:
-            log.warning(
-                "only the signature %s is converted, not %s (see --signature)",
-                _name(source),
-                others,
-            )
-        routes = [find_route(source.ref.format, name) for name in wanted]
-        if source.ref.signature is not None and not source.ref.signature.inputs:
-            raise InputError(f"'{source.ref.display}' has no inputs: its outputs are constants")
-        trials = _trials(pool, source, options)
-        if trials is not None:
-            _refuse_meaningless(source.ref.signature, trials.golden)
-        built = _Builder(pool, source, output, options)
-        artifacts: list[Artifact] = []
-        files: dict[str, Path] = {}
-        for route in routes:
-            product = built.build(route)
-            _check_layout(product.opened.ref, options)
-            report = _compare(pool, source, product, trials, options)
-            artifact = recorded(product.opened, product.steps, product.fixed_dims)
-            artifact = replace(artifact, parity=report)
-            artifacts.append(artifact)
-            made = product.opened.ref.path
-            files |= {name: made.with_name(name) for name in (made.name, *artifact.sidecars)}
+        sources = opened_as(pool, _request(model, options), wanted, options.signatures)
+        room = places(output, [_name(source) for source in sources])
+        routes = [find_route(sources[0].ref.format, name) for name in wanted]
+        parts = []
+        for source, place in zip(sources, room, strict=True):
+            with _about(source, len(sources)):
+                parts.append(_part(pool, source, place, routes, options))
+        artifacts = [artifact for part in parts for artifact in part.artifacts]
         failed = [item for item in artifacts if item.parity.verdict is Verdict.FAILED]
         if failed and not options.keep_failed:
             raise _parity_error(failed, kept=False)
-        kept = trials.golden if trials is not None else None
-        manifest = _write(pool, output, source, artifacts, files, kept, options)
+        manifest = _write(pool, output, parts, options)
     if failed:
         raise _parity_error(failed, kept=True)
     return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was made of one signature.
+
+    Attributes:
+        source: the model, opened with that signature.
+        place: where it goes to.
+        artifacts: one for each format.
+        files: their files, by the names that they get.
+        evidence: what is kept as golden samples; None if nothing was compared.
+    """
+
+    source: Opened
+    place: Place
+    artifacts: tuple[Artifact, ...]
+    files: dict[str, Path]
+    evidence: Evidence | None
+
+
+def _part(
+    pool: WorkerPool,
+    source: Opened,
+    place: Place,
+    routes: Sequence[Route],
+    options: ConvertOptions,
+) -> _Part:
+    """Convert one signature to each format, and compare what comes out."""
+    if source.ref.signature is not None and not source.ref.signature.inputs:
+        raise InputError(f"'{source.ref.display}' has no inputs: its outputs are constants")
+    trials = _trials(pool, source, options)
+    if trials is not None:
+        _refuse_meaningless(source.ref.signature, trials.golden)
+    steps = StepOptions(
+        opset=options.opset,
+        name=options.name or default_name(source.ref),
+        input_layout=options.input_layout,
+        select_ops=options.select_ops,
+    )
+    built = Builder(pool, source, place, steps)
+    artifacts: list[Artifact] = []
+    files: dict[str, Path] = {}
+    for route in routes:
+        product = built.build(route)
+        _check_layout(product.opened.ref, options)
+        report = _compare(pool, source, product, trials, options)
+        artifact = recorded(product.opened, product.steps, product.fixed_dims)
+        artifact = replace(artifact, parity=report)
+        artifacts.append(artifact)
+        made = product.opened.ref.path
+        files |= {name: made.with_name(name) for name in (made.name, *artifact.sidecars)}
+    kept = trials.golden if trials is not None else None
+    return _Part(source, place, tuple(artifacts), files, kept)
+
+
+@contextlib.contextmanager
+def _about(source: Opened, count: int) -> Iterator[None]:
+    """Let errors say which of several signatures they are about."""
+    if count > 1:
+        log.info("signature %s", _name(source))
+    try:
+        yield
+    except ModelpackError as error:
+        if count > 1:
+            error.say_about(f"signature '{_name(source)}'")
+        raise
 
 
 def _name(source: Opened) -> str:
@@ -212,7 +256,8 @@ def plan(model: str, output: Path, options: ConvertOptions) -> list[Route]:
         InputError, NoRouteError: as `convert`.
     """
     wanted = _targets(output, options.to)
-    ref = _located(model, wanted, options)
+    request = _request(model, options)
+    ref = located(replace(request, signature_name="".join(options.signatures[:1])), wanted)
     if not ref.format:
         with workspace(options.limits) as pool:
             ref = open_model(pool, ref).ref
@@ -241,48 +286,6 @@ def _request(model: str, options: ConvertOptions) -> Request:
         imports=options.imports,
         allow_version_drift=options.allow_version_drift,
         input_form=options.input_form,
-        signature_name=options.signature_name,
-    )
-
-
-def _located(model: str, wanted: tuple[str, ...], options: ConvertOptions) -> ModelRef:
-    """The model to convert: for a modelpack directory, the float artifact nearest to the formats.
-
-    Raises:
-        InputError: there is no such model, or it is no single one.
-        NoRouteError: nothing in the directory leads to the wanted formats.
-    """
-    ref = locate(_request(model, options))
-    if ref.encoding is not Encoding.MODELPACK:
-        known = find(ref.path) if ref.format in targets() else None
-        if known is not None:
-            refuse_failed(known[1])
-        return ref
-    manifest = read(ref.path)
-    verify(manifest, ref.path)
-    routes: dict[str, int] = {}
-    for artifact in manifest.artifacts:
-        if artifact.quantization is None:
-            with contextlib.suppress(NoRouteError):
-                steps = sum(len(find_route(artifact.format, name).steps) for name in wanted)
-                routes[artifact.path] = steps
-    if not routes:
-        held = ", ".join(item.path for item in manifest.artifacts)
-        raise NoRouteError(
-            f"nothing in '{ref.path.name}' ({held}) leads to {' and '.join(wanted)}",
-            hint="convert the original model",
-        )
-    nearest = min(routes, key=lambda path: routes[path])
-    chosen = next(item for item in manifest.artifacts if item.path == nearest)
-    refuse_failed(chosen)
-    signature = manifest.signature_of(chosen)
-    return replace(
-        ref,
-        format=chosen.format,
-        encoding=encoding_of(chosen.format),
-        location=str(ref.path / chosen.path),
-        inputs=options.inputs or signature.channel_last(chosen.channel_last).inputs,
-        channel_last=chosen.channel_last,
     )
 
 
@@ -309,66 +312,6 @@ def _targets(output: Path, to: tuple[str, ...]) -> tuple[str, ...]:
 
 
 # --- running -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Product:
-    """A converted model in the scratch directory."""
-
-    opened: Opened
-    steps: tuple[Step, ...]
-    fixed_dims: Mapping[str, int]
-
-
-class _Builder:
-    """Runs routes, running each step that several routes share once."""
-
-    def __init__(
-        self, pool: WorkerPool, source: Opened, output: Path, options: ConvertOptions
-    ) -> None:
-        self._pool = pool
-        self._output = output
-        self._options = StepOptions(
-            opset=options.opset,
-            name=options.name or default_name(source.ref),
-            input_layout=options.input_layout,
-            select_ops=options.select_ops,
-        )
-        self._done: dict[tuple[Converter, ...], _Product] = {}
-        self._source = _Product(source, (), {})
-
-    def build(self, route: Route) -> _Product:
-        product = self._source
-        for index, step in enumerate(route.steps):
-            key = route.steps[: index + 1]
-            if key not in self._done:
-                # Files that belong together name each other, so the name is final from the start.
-                last = step is route.steps[-1]
-                name = self._file_name(step.target, last=last)
-                self._done[key] = self._run(step, product, name)
-            product = self._done[key]
-        return product
-
-    def _file_name(self, form: str, *, last: bool) -> str:
-        single = last and single_format(self._output)
-        return self._output.name if single else formats()[form].artifact
-
-    def _run(self, step: Converter, before: _Product, name: str) -> _Product:
-        log.info("converting %s to %s", step.source, step.target)
-        folder = Path(tempfile.mkdtemp(dir=self._pool.scratch))
-        result, made = run_step(
-            self._pool,
-            step.entry,
-            before.opened.ref,
-            folder / name,
-            self._options,
-            form=formats()[step.target],
-            extra=step.extra,
-            failure=ConversionError,
-        )
-        record = Step(step.entry, result.tools, result.options)
-        fixed = {**before.fixed_dims, **result.fixed_dims}
-        return _Product(made, (*before.steps, record), fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +361,7 @@ def _refuse_meaningless(signature: Signature | None, evidence: Evidence) -> None
 def _compare(
     pool: WorkerPool,
     source: Opened,
-    product: _Product,
+    product: Product,
     trials: _Trials | None,
     options: ConvertOptions,
 ) -> ParityReport:
@@ -451,32 +394,46 @@ def _compare(
 
 
 def _write(
-    pool: WorkerPool,
-    output: Path,
-    source: Opened,
-    artifacts: Sequence[Artifact],
-    files: dict[str, Path],
-    evidence: Evidence | None,
-    options: ConvertOptions,
+    pool: WorkerPool, output: Path, parts: Sequence[_Part], options: ConvertOptions
 ) -> Manifest:
-    signature = source.ref.signature
-    assert signature is not None
-    samples = None
-    if evidence is not None:
-        name = golden_name(output)
-        files = {**files, name: pool.scratch / "golden.npz"}
-        samples = golden.write(files[name], name, evidence, options.seed)
+    first = parts[0].source
+    artifacts: list[Artifact] = []
+    files: dict[str, Path] = {}
+    common: Golden | None = None
+    for part in parts:
+        files |= part.files
+        samples, made = _kept(pool, part, options)
+        files |= made
+        if part is parts[0]:
+            common, samples = samples, None
+        artifacts += [replace(artifact, golden=samples) for artifact in part.artifacts]
     manifest = Manifest(
         modelpack=SCHEMA_VERSION,
-        name=options.name or default_name(source.ref),
+        name=options.name or default_name(first.ref),
         version=options.version or DEFAULT_VERSION,
-        source=provenance(source),
-        signatures=(signature,),
+        source=provenance(first),
+        signatures=tuple(map(_signature, parts)),
         artifacts=tuple(sorted(artifacts, key=lambda item: item.path)),
-        golden=samples,
+        golden=common,
     )
     given = {"name": options.name, "version": options.version}
     return save(output, manifest, files, pool.scratch, given)
+
+
+def _signature(part: _Part) -> Signature:
+    assert part.source.ref.signature is not None
+    return part.source.ref.signature
+
+
+def _kept(
+    pool: WorkerPool, part: _Part, options: ConvertOptions
+) -> tuple[Golden | None, dict[str, Path]]:
+    """The golden samples of a signature, and their file by its name."""
+    if part.evidence is None:
+        return None, {}
+    name = part.place.golden_name
+    file = pool.scratch / f"kept-{name}"
+    return golden.write(file, name, part.evidence, options.seed), {name: file}
 
 
 def _parity_error(failed: Sequence[Artifact], *, kept: bool) -> ParityError:

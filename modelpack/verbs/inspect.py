@@ -74,7 +74,10 @@ def _archive(pool: WorkerPool, ref: ModelRef) -> Inspection:
 def _model(pool: WorkerPool, ref: ModelRef) -> Inspection:
     digest, size = measure(ref.path)
     known = find(ref.path)
-    manifest = replace(known[0], artifacts=(known[1],)) if known else None
+    manifest = None
+    if known:
+        own = known[0].signature(known[1].signature)
+        manifest = replace(known[0], signatures=(own,), artifacts=(known[1],))
     findings = () if ref.trusted else tuple(scan(pool, ref))
     description = None if findings else open_model(pool, ref).description
     return Inspection(

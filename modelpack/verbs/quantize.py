@@ -15,6 +15,7 @@ from modelpack.artifact import (
     SCHEMES,
     Artifact,
     Encoding,
+    Golden,
     ModelRef,
     Quantization,
     Step,
@@ -93,6 +94,13 @@ class _Subject:
     artifact: Artifact | None
     manifest: Manifest | None
     root: Path
+
+    @property
+    def golden(self) -> Golden | None:
+        """The golden samples of the artifact."""
+        if self.manifest is None or self.artifact is None:
+            return None
+        return self.manifest.golden_of(self.artifact)
 
 
 def quantizable() -> tuple[str, ...]:
@@ -260,6 +268,10 @@ def _quantize_one(
         files[name] = folder / "golden.npz"
         kept = golden.write(files[name], name, trial.evidence.head(GOLDEN_ROWS), options.seed)
         artifact = replace(artifact, golden=kept)
+    elif before is not None and before.golden is not None:  # of a further signature
+        name = f"{path}.golden.npz" if single_format(output) else before.golden.path
+        files[name] = subject.root / before.golden.path
+        artifact = replace(artifact, golden=replace(before.golden, path=name))
     return artifact, files
 
 
@@ -320,12 +332,8 @@ def _trial(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> _Tr
     if data is not None:
         samples = datasets.read(data, signature)
         cases, labels, origin = samples.batches(), samples.labels, "data"
-    elif subject.manifest is not None and subject.manifest.golden is not None:
-        assert subject.artifact is not None
-        promised = subject.manifest.signature(subject.artifact.signature)
-        kept = golden.read(subject.manifest.golden, subject.root, promised)
-        fitting = kept.fitted_to(promised, subject.artifact.fixed_dims)
-        cases, origin = list(fitting.cases), _COMMON_SAMPLES
+    elif subject.golden is not None:
+        cases, origin = list(_golden_cases(subject)), _COMMON_SAMPLES
     else:
         cases, origin = generate(subject.opened.description, seed=options.seed), "generated"
     if options.max_drop is not None and labels is None:
@@ -341,15 +349,21 @@ def _trial(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> _Tr
 
 def _real_samples(subject: _Subject, options: QuantizeOptions) -> Sequence[Case]:
     """Golden samples that are the user's data, to judge on more than the calibration data."""
-    manifest, artifact = subject.manifest, subject.artifact
     if options.data is not None or options.calibration is None:
         return []
-    if manifest is None or artifact is None or manifest.golden is None:
+    if subject.golden is None or subject.golden.origin != "data":
         return []
-    if manifest.golden.origin != "data":
-        return []
+    return _golden_cases(subject)
+
+
+def _golden_cases(subject: _Subject) -> Sequence[Case]:
+    """The golden samples that the float artifact can be fed."""
+    manifest, artifact, entry = subject.manifest, subject.artifact, subject.golden
+    assert manifest is not None
+    assert artifact is not None
+    assert entry is not None
     promised = manifest.signature(artifact.signature)
-    kept = golden.read(manifest.golden, subject.root, promised)
+    kept = golden.read(entry, subject.root, promised)
     return kept.fitted_to(promised, artifact.fixed_dims).cases
 
 
@@ -452,7 +466,9 @@ def _write(
 ) -> Manifest:
     manifest = _based_on(subject).with_artifacts(*results)
     entry = manifest.golden
-    if single_format(output) and results[0].golden is not None:
+    if single_format(output) and results[0].signature != manifest.signatures[0].name:
+        manifest = replace(manifest, golden=None)
+    elif single_format(output) and results[0].golden is not None:
         # One file needs one set of samples: its own, which is under the common name already.
         alone = replace(results[0], golden=None)
         manifest = replace(manifest, golden=results[0].golden).with_artifacts(alone)

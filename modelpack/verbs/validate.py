@@ -23,7 +23,7 @@ from modelpack.output import check_writable, write_text
 from modelpack.parity import ParityReport, Verdict, unverified
 from modelpack.reports import html, junit
 from modelpack.samples import Case, generate
-from modelpack.signature import Signature, TensorSpec
+from modelpack.signature import EVERY_SIGNATURE, Signature, TensorSpec
 from modelpack.sources import Opened, Request, run_cases, workspace
 from modelpack.steps import Finding
 from modelpack.subjects import (
@@ -33,7 +33,7 @@ from modelpack.subjects import (
     in_terms_of,
     is_code,
     opened_subject,
-    reference,
+    references,
     size_of,
     subjects,
 )
@@ -54,7 +54,8 @@ class ValidateOptions:
         imports: modules to import before a model is loaded.
         trust: load model and reference even if that runs code they contain.
         allow_version_drift: load a file that another version of its framework saved.
-        signature_name: which of the signatures is meant, if the reference is a SavedModel.
+        signature_name: which of the signatures is meant, of a SavedModel or of a manifest; by
+            default each artifact is compared with the one that it implements.
         input_form: ``columns`` or ``tensor``, how the reference takes a table.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.
@@ -147,13 +148,13 @@ def validate(model: str, options: ValidateOptions) -> ValidationReport:
         check_writable(file)
     with workspace(options.limits) as pool:
         own, other = _requests(model, options)
-        found_in = subjects(pool, own)
-        opened = reference(pool, other) if other is not None else None
+        found_in = subjects(pool, own, only=options.signature_name)
+        opened = references(pool, other, found_in) if other else [None] * len(found_in)
         if options.bisect is not None:
-            _check_bisectable(found_in, opened)
+            _check_bisectable(found_in, opened[0])
         found = [
-            _check(pool, subject, opened, _apart(options, subject, found_in))
-            for subject in found_in
+            _check(pool, subject, against, _apart(options, subject, found_in))
+            for subject, against in zip(found_in, opened, strict=True)
         ]
         results = _scored(found, options)
         if options.bench:
@@ -174,9 +175,17 @@ def validate(model: str, options: ValidateOptions) -> ValidationReport:
 def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | None]:
     """What was said of the model, and of the reference if there is one.
 
-    Inputs belong to the reference. So do weights and the arguments of a factory, unless only
-    the model can have them.
+    Inputs belong to the reference, and so does the name of a signature. So do weights and the
+    arguments of a factory, unless only the model can have them.
+
+    Raises:
+        InputError: something was said that is about neither.
     """
+    if options.signature_name == EVERY_SIGNATURE:
+        raise InputError(
+            "one signature is meant, by its name",
+            hint="without --signature, all artifacts of a directory are checked",
+        )
     own = Request(
         model,
         trust=options.trust,
@@ -187,7 +196,8 @@ def _requests(model: str, options: ValidateOptions) -> tuple[Request, Request | 
     if not options.reference:
         if options.reference_runtime:
             raise InputError("a runtime of the reference needs one", hint="add --reference MODEL")
-        return replace(_of_code(own, options), inputs=options.inputs), None
+        alone = replace(own, inputs=options.inputs, signature_name=options.signature_name)
+        return _of_code(alone, options), None
     other = Request(
         options.reference,
         trust=options.trust,
@@ -372,13 +382,21 @@ def _kept(subject: Subject, entry: Golden | None) -> Evidence | None:
     return kept.fitted_to(promised, subject.artifact.fixed_dims)
 
 
+def _common(subject: Subject) -> Evidence | None:
+    """The samples that all artifacts of a signature share, if there are any."""
+    manifest, artifact = subject.manifest, subject.artifact
+    if manifest is None or artifact is None:
+        return None
+    return _kept(subject, manifest.golden_of(replace(artifact, golden=None)))
+
+
 def _feed(
     subject: Subject, opened: Opened, evidence: Evidence | None, options: ValidateOptions
 ) -> Case | None:
     """What a timed call is fed: if possible, the same for all artifacts of a manifest."""
     if not options.bench:
         return None
-    shared = _kept(subject, subject.manifest.golden) if subject.manifest else None
+    shared = _common(subject)
     for known in (shared, evidence):
         if known is not None and known.cases:
             return known.cases[0]

@@ -292,6 +292,11 @@ def test_the_archive_holds_everything_the_manifest_lists(package: Package, tmp_p
 def test_the_float_artifact_is_served_unless_another_is_named(package: Package) -> None:
     assert choose(package, ("onnx",), LayoutOptions()).path == "model.onnx"
     assert choose(package, ("savedmodel", "onnx"), LayoutOptions()).path == "saved_model"
+    again = Artifact("another.onnx", "onnx", "sha256:0", 1, signature="further")
+    further = dataclasses.replace(SIGNATURE, name="further")
+    manifest = dataclasses.replace(package.manifest, signatures=(SIGNATURE, further))
+    several = dataclasses.replace(package, manifest=manifest.with_artifacts(again))
+    assert choose(several, ("onnx",), LayoutOptions()).path == "model.onnx"
     named = LayoutOptions(artifact="model.int8.onnx")
     assert choose(package, ("onnx",), named).path == "model.int8.onnx"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpack.artifact import Artifact, Quantization, Step, measure
-from modelpack.errors import ManifestError
+from modelpack.errors import InputError, ManifestError
 from modelpack.manifest import (
     SCHEMA_VERSION,
     Golden,
@@ -572,6 +572,23 @@ def test_an_artifact_is_compared_with_its_own_samples_or_the_common_ones() -> No
     assert manifest.golden_of(special) == own
     assert manifest.golden_of(SMALL.artifacts[1]) == SMALL.golden
     assert manifest.goldens() == (SMALL.golden, own)
+
+
+def test_the_common_samples_are_those_of_the_first_signature() -> None:
+    further = dataclasses.replace(SMALL.signatures[0], name="further")
+    manifest = dataclasses.replace(SMALL, signatures=(*SMALL.signatures, further))
+    artifact = dataclasses.replace(SMALL.artifacts[0], signature="further", golden=None)
+    assert manifest.golden_of(artifact) is None
+    assert manifest.golden_of(SMALL.artifacts[1]) == SMALL.golden
+
+
+def test_a_signature_is_asked_for_by_name() -> None:
+    further = dataclasses.replace(SMALL.signatures[0], name="further")
+    manifest = dataclasses.replace(SMALL, signatures=(*SMALL.signatures, further))
+    assert manifest.named_signature("further") == further
+    assert manifest.named_signature("") == manifest.named_signature("all") == SMALL.signatures[0]
+    with pytest.raises(InputError, match=r"no signature called 'other', but .*further"):
+        manifest.named_signature("other")
 
 
 def test_an_artifact_is_unverified_until_it_was_compared() -> None:

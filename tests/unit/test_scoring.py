@@ -59,13 +59,15 @@ def test_values_keep_six_digits() -> None:
     assert scores(own, None)[0].value == 1.23457e-9
 
 
-def artifact(path: str, of: str = "") -> Artifact:
+def artifact(path: str, of: str = "", signature: str = "serving_default") -> Artifact:
     figures = Quantization("static-int8", of) if of else None
-    return Artifact(path, "onnx", "sha256:0", 1, quantization=figures)
+    return Artifact(path, "onnx", "sha256:0", 1, signature=signature, quantization=figures)
 
 
 def test_artifacts_are_compared_with_what_they_come_from() -> None:
     both = [artifact("a.onnx"), artifact("a.int8.onnx", "b.tflite"), artifact("b.tflite")]
     assert baseline(both) == {"b.tflite": "a.onnx", "a.int8.onnx": "b.tflite"}
     assert baseline([artifact("q.onnx", "gone.onnx")]) == {}
+    further = [artifact("a.b.onnx", signature="b"), artifact("b.b.onnx", signature="b")]
+    assert baseline([*further, artifact("c.onnx")]) == {"b.b.onnx": "a.b.onnx"}
     assert baseline([]) == {}

@@ -1,0 +1,303 @@
+"""SavedModels of several signatures: each is converted, compared, validated and packaged."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import modelpack as mp
+from fixtures.inline import InlinePool
+from modelpack.artifact import measure
+from modelpack.errors import InputError, UnsupportedOpsError
+from modelpack.manifest import dump, read
+from modelpack.output import scratch
+from modelpack.parity import Verdict
+from modelpack.verbs import convert, quantize, validate
+from modelpack.verbs.building import places
+
+tf = pytest.importorskip("tensorflow")
+
+RNG = np.random.default_rng(5)
+WEIGHTS = RNG.standard_normal((6, 20)).astype(np.float32)
+
+
+def spec(name: str, *dims: int | None) -> Any:
+    return tf.TensorSpec(dims, tf.float32, name=name)
+
+
+class Codec(tf.Module):
+    """Three functions of one weight; the last two look alike from the outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = tf.Variable(WEIGHTS)
+
+    @tf.function(input_signature=[spec("x", None, 6), spec("scale")])
+    def serve(self, x: Any, scale: Any) -> dict[str, Any]:
+        return {"code": tf.matmul(x, self.weights) * scale}
+
+    @tf.function(input_signature=[spec("code", None, 20)])
+    def decode(self, code: Any) -> dict[str, Any]:
+        return {"x": tf.matmul(code, self.weights, transpose_b=True)}
+
+    @tf.function(input_signature=[spec("code", None, 20)])
+    def decode_half(self, code: Any) -> dict[str, Any]:
+        return {"x": tf.matmul(code, self.weights, transpose_b=True) / 2}
+
+
+NAMES = ["serving_default", "decode", "decode half"]
+FILES = {
+    "onnx": ["model.onnx", "model.decode.onnx", "model.decode_half.onnx"],
+    "tflite": ["model.tflite", "model.decode.tflite", "model.decode_half.tflite"],
+}
+
+
+def answers(code_rows: int) -> list[tuple[dict[str, Any], str, Any]]:
+    """For each signature a feed, the output, and what NumPy has for it."""
+    x = RNG.standard_normal((code_rows, 6)).astype(np.float32)
+    code = RNG.standard_normal((code_rows, 20)).astype(np.float32)
+    scale = np.array(1.5, np.float32)
+    return [
+        ({"x": x, "scale": scale}, "code", x @ WEIGHTS * scale),
+        ({"code": code}, "x", code @ WEIGHTS.T),
+        ({"code": code}, "x", code @ WEIGHTS.T / 2),
+    ]
+
+
+def in_onnxruntime(path: Path, feed: dict[str, Any]) -> dict[str, Any]:
+    session = onnxruntime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, feed), strict=True))
+
+
+def in_litert(path: Path, feed: dict[str, Any]) -> dict[str, Any]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    (key,) = interpreter.get_signature_list()
+    return dict(interpreter.get_signature_runner(key)(**feed))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process() -> Iterator[None]:
+    """Run the verbs without workers, which would each start TensorFlow anew."""
+
+    @contextlib.contextmanager
+    def workspace(_: Any) -> Iterator[InlinePool]:
+        with scratch() as folder:
+            yield InlinePool(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for verb in (convert, quantize, validate):
+            patch.setattr(verb, "workspace", workspace)
+        yield
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("source") / "codec"
+    model = Codec()
+    functions = (model.serve, model.decode, model.decode_half)
+    tf.saved_model.save(model, str(path), dict(zip(NAMES, functions, strict=True)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def converted(codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("converted") / "out"
+    mp.convert(codec, out, to=list(FILES), signatures="all")
+    return out
+
+
+@pytest.fixture
+def copy(converted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(converted, tmp_path / "copy"))
+
+
+# --- convert ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("form", "run"), [("onnx", in_onnxruntime), ("tflite", in_litert)])
+def test_each_signature_gets_a_file_with_its_own_answers(
+    form: str, run: Any, converted: Path
+) -> None:
+    for file, (feed, output, expected) in zip(FILES[form], answers(3), strict=True):
+        found = run(converted / file, feed)
+        assert list(found) == [output]
+        np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_savedmodels_of_one_signature_are_called_by_its_name(codec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mp.convert(codec, out, to="savedmodel", signatures=NAMES[:2], validate=False)
+    made = {"saved_model": NAMES[0], "saved_model.decode": NAMES[1]}
+    for (file, name), (feed, output, expected) in zip(made.items(), answers(3)[:2], strict=True):
+        functions = tf.saved_model.load(str(out / file)).signatures
+        assert list(functions) == [name]
+        found = functions[name](**{key: tf.constant(value) for key, value in feed.items()})
+        np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_manifest_lists_the_signatures_and_a_verdict_on_each(converted: Path) -> None:
+    manifest = read(converted)
+    assert [item.name for item in manifest.signatures] == ["serving_default", *sorted(NAMES[1:])]
+    for artifact in manifest.artifacts:
+        assert artifact.parity.verdict is Verdict.PASSED
+        position = FILES[artifact.format].index(artifact.path)
+        assert artifact.signature == NAMES[position]
+        golden = manifest.golden_of(artifact)
+        assert golden is not None
+        samples = artifact.path.replace("model", "golden").replace(artifact.format, "npz")
+        assert golden.path == samples
+        promised = manifest.signature_of(artifact)
+        tensors = {item.name for item in (*promised.inputs, *promised.outputs)}
+        assert set(artifact.bindings) == tensors
+
+
+def test_some_signatures_are_converted_and_those_left_out_are_named(
+    codec: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = mp.convert(codec, tmp_path / "out", to="onnx", signatures=["decode half", "decode"])
+    assert [item.name for item in manifest.signatures] == ["decode half", "decode"]
+    signatures = {item.path: item.signature for item in manifest.artifacts}
+    assert signatures == {"model.onnx": "decode half", "model.decode.onnx": "decode"}
+    assert "left out: serving_default" in caplog.text
+
+
+def test_a_signature_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.double = tf.function(lambda x: {"y": x * 2}, input_signature=[spec("x", None, 2)])
+    module.bessel = tf.function(
+        lambda x: {"y": tf.math.bessel_i0e(x)}, input_signature=[spec("x", None, 2)]
+    )
+    functions = {"serving_default": module.double, "bessel": module.bessel}
+    tf.saved_model.save(module, str(tmp_path / "m"), functions)
+    with pytest.raises(UnsupportedOpsError, match=r"^signature 'bessel': (.|\n)*BesselI0e"):
+        mp.convert(tmp_path / "m", tmp_path / "out", to="onnx", signatures="all")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_about_one_signature_is_refused_for_several(codec: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is one file, but 3 signatures"):
+        mp.convert(codec, tmp_path / "m.onnx", signatures="all")
+    with pytest.raises(InputError, match="--input and --output describe one signature"):
+        mp.convert(codec, tmp_path / "out", to="onnx", signatures="all", outputs=["z"])
+    with pytest.raises(InputError, match="no signature called 'encode', but decode, decode half"):
+        mp.convert(codec, tmp_path / "out", to="onnx", signatures=["decode", "encode"])
+
+
+@pytest.mark.parametrize("names", [["a b", "a/b"], ["A", "a"], ["float16"]])
+def test_signatures_whose_files_would_be_called_alike_are_refused(names: list[str]) -> None:
+    with pytest.raises(InputError, match="as others are"):
+        places(Path("out"), ["serving_default", *names])
+
+
+def test_a_directory_is_converted_by_one_of_its_signatures(
+    converted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, (feed, output, expected), _ = answers(2)
+    mp.convert(converted, tmp_path / "one.onnx", signatures="decode")
+    found = in_onnxruntime(tmp_path / "one.onnx", feed)
+    np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
+    assert "left out: serving_default, decode half" in caplog.text
+    with pytest.raises(InputError, match=r"each signature of .* is a file of its own"):
+        mp.convert(converted, tmp_path / "out", to="onnx", signatures="all")
+    with pytest.raises(InputError, match="has no signature called 'encode'"):
+        mp.convert(converted, tmp_path / "none", to="onnx", signatures="encode")
+
+
+def test_new_golden_samples_replace_the_old_ones_for_every_artifact(
+    copy: Path, codec: Path
+) -> None:
+    mp.convert(codec, copy, to="onnx", signatures="all", seed=7)
+    manifest = read(copy)
+    assert {golden.seed for golden in manifest.goldens()} == {7}
+    assert mp.validate(copy).verdict is Verdict.PASSED
+
+
+# --- validate --------------------------------------------------------------------------------
+
+
+def test_each_artifact_is_validated_as_its_signature(converted: Path, codec: Path) -> None:
+    for reference in ("", codec, converted):
+        report = mp.validate(converted, reference=reference)
+        assert len(report.artifacts) == 6
+        assert {item.verdict for item in report.artifacts} == {Verdict.PASSED}
+    (only, other) = mp.validate(converted, signature_name="decode", reference=codec).artifacts
+    assert (only.path, other.path) == (FILES["onnx"][1], FILES["tflite"][1])
+    assert only.parity.outputs[0].name == "x"
+
+
+def test_the_answers_of_another_signature_are_not_taken(copy: Path, codec: Path) -> None:
+    manifest = read(copy)
+    one, other = (copy / file for file in FILES["onnx"][1:])
+    shutil.copyfile(other, one)  # takes and gives the same, but half of it
+    digest, size = measure(one)
+    swapped = [
+        replace(item, digest=digest, size=size) if item.path == one.name else item
+        for item in manifest.artifacts
+    ]
+    (copy / "modelpack.yaml").write_text(dump(replace(manifest, artifacts=tuple(swapped))))
+    for reference in ("", codec):
+        report = mp.validate(copy, reference=reference)
+        failed = [item.path for item in report.artifacts if item.verdict is Verdict.FAILED]
+        assert failed == [one.name]
+
+
+def test_models_of_different_signatures_are_not_compared(converted: Path) -> None:
+    one, other = (converted / file for file in FILES["onnx"][1:])
+    with pytest.raises(InputError, match="implements the signature 'decode half', not 'decode'"):
+        mp.validate(one, reference=other)
+    assert mp.validate(one, reference=converted / FILES["tflite"][1]).verdict is Verdict.PASSED
+    with pytest.raises(InputError, match="has no signature called 'encode'"):
+        mp.validate(converted, signature_name="encode")
+    with pytest.raises(InputError, match="one signature is meant"):
+        mp.validate(converted, signature_name="all")
+
+
+# --- quantize, package -----------------------------------------------------------------------
+
+
+def test_quantized_artifacts_keep_their_signature_and_samples(
+    converted: Path, tmp_path: Path
+) -> None:
+    manifest = mp.quantize(converted, tmp_path / "small", scheme="float16", to="onnx")
+    assert sorted(item.signature for item in manifest.artifacts) == sorted(NAMES)
+    assert mp.validate(tmp_path / "small").verdict is Verdict.PASSED
+    with pytest.raises(InputError, match=r"no artifact of 'codec' implements .* 'decode'"):
+        mp.quantize(converted / FILES["onnx"][0], tmp_path / "first", scheme="float16")
+        mp.validate(tmp_path / "first", signature_name="decode")
+    alone = tmp_path / "alone.onnx"
+    mp.quantize(converted / FILES["onnx"][1], alone, scheme="float16")
+    (result,) = mp.validate(alone).artifacts
+    assert result.verdict is Verdict.PASSED
+    assert result.parity.cases
+
+
+def test_a_server_gets_one_signature_and_the_others_are_named(
+    converted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mp.package(converted, tmp_path, layout="triton", name="codec")
+    assert "serves the signature serving_default, not decode, decode half" in caplog.text
+    decode = FILES["onnx"][1]
+    mp.package(converted, tmp_path, layout="triton", name="decode", artifact=decode)
+    assert "serves the signature decode, not serving_default, decode half" in caplog.text
+    for name in ("codec", "decode"):
+        (result,) = mp.validate(tmp_path / name).artifacts
+        assert result.verdict is Verdict.PASSED
+        assert result.parity.cases
+
+
+def test_an_archive_keeps_every_signature(converted: Path, tmp_path: Path) -> None:
+    mp.package(converted, tmp_path / "all.tar", layout="archive")
+    report = mp.validate(tmp_path / "all.tar")
+    assert len(report.artifacts) == 6
+    assert report.verdict is Verdict.PASSED
