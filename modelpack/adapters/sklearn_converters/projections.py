@@ -12,7 +12,7 @@ def factor_analysis(w: Writer) -> None:
     item = w.item
     weighted = item.components_ / item.noise_variance_
     covariance = np.linalg.inv(np.eye(len(item.components_)) + weighted @ item.components_.T)
-    w.finish(_centered(w, item.mean_, weighted.T @ covariance))
+    w.finish(w.linear(_centered(w, item.mean_, weighted.T), covariance))
 
 
 def fast_ica(w: Writer) -> None:
