@@ -7,7 +7,8 @@ from typing import Any
 from modelpack.adapters.sklearn_loading import walk
 
 # Those whose answers depend on small differences of large numbers, on which of several points
-# is nearest, or on exponentials of sums: rounding between the steps is seen in them.
+# is nearest, on a threshold that was learned, or on exponentials of sums: rounding between the
+# steps is seen in them.
 _SENSITIVE = {
     *(
         "AdaBoostRegressor",
@@ -19,6 +20,7 @@ _SENSITIVE = {
     ),
     *("ComplementNB", "EllipticEnvelope", "FactorAnalysis", "FastICA", "FunctionTransformer"),
     *("BayesianGaussianMixture", "GaussianMixture"),
+    *("FixedThresholdClassifier", "TunedThresholdClassifierCV"),
     *("GaussianNB", "GaussianProcessClassifier", "GaussianProcessRegressor", "IsotonicRegression"),
     *("Isomap", "IterativeImputer", "KMeans", "KNeighborsClassifier"),
     *("KNeighborsRegressor", "KernelDensity", "KernelPCA", "KernelRidge", "LabelPropagation"),
@@ -40,7 +42,6 @@ _CAPABLE = {
     *(
         "FeatureAgglomeration",
         "FeatureUnion",
-        "FixedThresholdClassifier",
         "FrozenEstimator",
         "GammaRegressor",
     ),
@@ -69,7 +70,7 @@ _CAPABLE = {
     *("SimpleImputer", "SparseCoder", "SparsePCA", "SparseRandomProjection"),
     *("NuSVC", "NuSVR", "OneClassSVM", "SVC", "SVR"),
     *("StackingClassifier", "StackingRegressor", "StandardScaler", "TheilSenRegressor"),
-    *("TransformedTargetRegressor", "TruncatedSVD", "TunedThresholdClassifierCV"),
+    *("TransformedTargetRegressor", "TruncatedSVD"),
     *("TweedieRegressor", "VarianceThreshold", "VotingClassifier", "VotingRegressor"),
 }
 

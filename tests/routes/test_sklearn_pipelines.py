@@ -21,6 +21,7 @@ from sklearn.ensemble import (
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression, Perceptron, Ridge
+from sklearn.model_selection import TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsOneClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -124,9 +125,18 @@ def test_classifiers_of_classifiers(model: Any, target: str, tmp_path: Path) -> 
     assert found.rows > 200
 
 
-def test_a_forest_in_a_classifier_of_pairs_has_a_threshold_of_one_half(tmp_path: Path) -> None:
-    model = OneVsOneClassifier(RandomForestClassifier(5, max_depth=2, random_state=0))
-    assert not outcome_of(model, Form(MIXED, rows=60), tmp_path).reason
+@pytest.mark.parametrize(
+    "model",
+    [
+        OneVsOneClassifier(RandomForestClassifier(5, max_depth=2, random_state=0)),
+        # The mean of six zeros and ones, at or below a third that is in float64.
+        TunedThresholdClassifierCV(RandomForestClassifier(6, random_state=0), cv=2, random_state=0),
+    ],
+    ids=repr,
+)
+def test_thresholds_of_forests(model: Any, tmp_path: Path) -> None:
+    form = Form(tuple(Column(kind, 1.0, 0.0) for kind in ("whole", "normal")), rows=180, seed=3)
+    assert not outcome_of(model, form, tmp_path).reason
 
 
 def test_a_tree_tells_classes_apart_by_the_last_digits_of_float64(tmp_path: Path) -> None:

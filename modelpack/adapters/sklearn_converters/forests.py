@@ -25,12 +25,12 @@ def forest(w: Writer) -> None:
     leaves = _leaves(trees, said_by)
     if is_classifier(item) and _has_node(item, leaves):
         return _classified(w, trees, leaves)
-    said = {
-        "aggregate_function": np.array(b"AVERAGE"),
-        "n_targets": np.array(leaves.targets),
-        **leaves.named("target"),
-    }
+    said = {"n_targets": np.array(leaves.targets), **leaves.named("target")}
+    if not w.is_wide:
+        said["aggregate_function"] = np.array(b"AVERAGE")
     (answers,) = w.ensemble(w.rows("float32"), _nodes(trees) | said)
+    if w.is_wide:  # sums of whole numbers are exact, and their means in float64 scikit-learn's
+        answers = w.op("Div", w.cast(answers, "float64"), w.constant(float(len(trees))))
     if not is_classifier(item):
         return w.finish(answers)
     return w.finish_classes(answers) if item.n_outputs_ == 1 else finish_labels(w, answers)
@@ -54,7 +54,10 @@ def _classified(w: Writer, trees: list[Tree], leaves: _Leaves) -> None:
     else:
         said["classlabels_strings"] = np.char.encode([str(each) for each in classes], "utf-8")
     label, sums = w.ensemble(w.rows("float32"), _nodes(trees) | said)
-    w.finish(label, w.op("Mul", sums, w.constant(1 / len(trees), "float32")))
+    if w.is_wide:
+        mean = w.op("Div", w.cast(sums, "float64"), w.constant(float(len(trees))))
+        return w.finish(label, mean)
+    return w.finish(label, w.op("Mul", sums, w.constant(1 / len(trees), "float32")))
 
 
 def _members(item: Any) -> list[Any]:
