@@ -145,7 +145,10 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
         try:
             results = [call(*feed) for feed in feeds]
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            raise InputError(f"'{ref.display}' does not run on the data: {error}") from error
+            raise InputError(
+                f"'{ref.display}' does not run on the data: {error}",
+                hint=_OUT_OF_TABLE if isinstance(error, IndexError) else "",
+            ) from error
         latency = timed(lambda: call(*feeds[0]), options.repeat)
     write_cases(
         Path(outputs),
@@ -153,6 +156,11 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     )
     return RunResult(f"torch {torch.__version__}", latency)
 
+
+_OUT_OF_TABLE = (
+    "where the data was made up, a whole number in it is no row of an embedding: give inputs "
+    "that the model takes with --data"
+)
 
 # Weights of 1 GB: in float64 they take two more.
 _MOST_WIDENED = 1 << 28

@@ -20,6 +20,7 @@ from modelpack.adapters import torch_guards, torch_loading
 from modelpack.adapters.torch_attention import zero_hidden_rows
 from modelpack.adapters.torch_calling import native, signature_of, weights_of
 from modelpack.adapters.torch_custom import translations
+from modelpack.adapters.torch_experts import batched_experts
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_fast_path import fast_path_notes
 from modelpack.adapters.torch_loading import load
@@ -102,13 +103,14 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
     tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
     flat = FlatModel(exportable(model), names["input_names"]).eval()
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),)
-    if is_recurrent(model) or is_recurrent_script(model):
-        onnx_program = export_recurrent(
-            flat, tensors, shapes, lambda program: torch.onnx.export(program, **names)
-        )
-        if onnx_program is not None:
-            return onnx_program
-    return torch.onnx.export(flat, tensors, dynamic_shapes=shapes, **names)
+    with batched_experts(model):
+        if is_recurrent(model) or is_recurrent_script(model):
+            onnx_program = export_recurrent(
+                flat, tensors, shapes, lambda program: torch.onnx.export(program, **names)
+            )
+            if onnx_program is not None:
+                return onnx_program
+        return torch.onnx.export(flat, tensors, dynamic_shapes=shapes, **names)
 
 
 def exportable(model: torch.nn.Module) -> torch.nn.Module:
@@ -131,7 +133,7 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
     ranges = module_ranges(evaluated, flat, inputs, sizes)
     tensors = example_inputs(inputs, sizes, ranges, seed=0)
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in inputs),)
-    with _quiet():
+    with _quiet(), batched_experts(evaluated):
         try:
             program = torch.export.export(flat, tensors, dynamic_shapes=shapes)
         except Exception as error:

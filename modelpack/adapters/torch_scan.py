@@ -26,6 +26,7 @@ from modelpack.adapters.pickles import (
     pickle_globals,
     pickle_sequence_globals,
 )
+from modelpack.adapters.torch_experts import BATCHED_HINT, GROUPED
 from modelpack.artifact import LEGACY_SAVE, Encoding, ModelRef
 from modelpack.errors import InputError, ModelpackError, first_line
 
@@ -48,7 +49,7 @@ _TARGET = re.compile(
 )
 # Guards compare sizes of inputs: L['ids'].size()[0] == L['mask'].size()[0].
 _GUARD = re.compile(
-    r"(L\['[\w.]+'\]|\.size\(\)|\.stride\(\)|\[\d+\]|\b(and|or|not)\b|[\d\s()+*/%<>=!,-])+"
+    r"(L\['[\w.]+'\]|\.size\(\)|\.stride\(\)|\[\d+\]|\b(and|or|not|max|min)\b|[\d\s()+*/%<>=!,-])+"
 )
 # aten.__and__ and the like compute; other names of this form are attributes of Python objects.
 _FORBIDDEN_OPS = re.compile(
@@ -203,7 +204,8 @@ def _odd_text(text: str, key: str) -> Iterator[str]:
             yield f"a symbolic shape that is an arbitrary expression: {_quoted(text)}"
     elif key in {"target", "as_operator"}:
         if not _TARGET.fullmatch(text) or _FORBIDDEN_OPS.search(text):
-            yield f"an op outside of PyTorch's own: {_quoted(text)}"
+            advice = f" ({BATCHED_HINT})" if GROUPED in text else ""
+            yield f"an op outside of PyTorch's own: {_quoted(text)}{advice}"
     elif key in {"in_spec", "out_spec"}:
         if "__enum__" in text or "default_factory_module" in text:
             yield f"a structure that imports a module: {_quoted(text)}"

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from modelpack.adapters.torch_arguments import INPUT_HINT, Arguments
 from modelpack.adapters.torch_failures import place_of
+from modelpack.adapters.torch_ranges import program_ranges
 from modelpack.adapters.torch_script import ScriptGraph, forward_signature, has_embeddings
 from modelpack.artifact import ModelRef
 from modelpack.errors import InputError
@@ -403,7 +404,7 @@ def program_signature(program: ExportedProgram) -> tuple[Signature, dict[str, Ra
     )
     present = named_outputs(structure)
     outputs = tuple(_spec(name, results[int(index)], dims) for name, index in present)
-    return Signature(inputs, outputs), _program_ranges(program, inputs)
+    return Signature(inputs, outputs), program_ranges(program, inputs)
 
 
 def program_bounds(program: ExportedProgram) -> dict[str, tuple[int, int]]:
@@ -443,18 +444,3 @@ def _spec(name: str, tensor: Any, dims: Mapping[str, str]) -> TensorSpec:
         for size in tensor.shape
     )
     return TensorSpec(name, spec_dtype(tensor.dtype, name), shape)
-
-
-def _program_ranges(program: ExportedProgram, inputs: Sequence[TensorSpec]) -> dict[str, Range]:
-    limits: dict[str, int] = {}
-    for node in program.graph.nodes:
-        if "embedding" in str(node.target) and len(node.args) > 1:
-            rows = int(node.args[0].meta["val"].shape[0])
-            name = getattr(node.args[1], "name", "")
-            for key in ("", name):
-                limits[key] = min(rows, limits.get(key, rows))
-    return {
-        spec.name: Range((0.0,), (float(limits.get(spec.name, limits[""]) - 1),))
-        for spec in inputs
-        if limits and spec.dtype.is_integer
-    }

@@ -1,0 +1,87 @@
+"""Values that the integer inputs of an exported program usually take, read from its graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from modelpack.signature import TensorSpec
+from modelpack.steps import Range
+
+# Ops of aten that keep every value, or leave some out.
+_KEEPING = {
+    *("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "expand_as", "flatten"),
+    *("transpose", "permute", "t", "select", "slice", "clone", "contiguous", "repeat", "alias"),
+    *("detach", "detach_", "split", "split_with_sizes", "chunk", "unbind", "lift_fresh_copy"),
+}
+_CASTS = {"to", "_to_copy", "type_as"}
+# What is done with masks alone: positions are counted, zeros are told from the rest.
+_MASKING = {"cumsum", "logical_not", "logical_and", "logical_or"}
+_WITH_NUMBER = {"eq", "ne", "gt", "lt", "ge", "le", "rsub"}
+
+
+def program_ranges(program: ExportedProgram, inputs: Sequence[TensorSpec]) -> dict[str, Range]:
+    """Bound integer inputs of a program with embeddings: by the table that each indexes.
+
+    Masks are 0 and 1: inputs that index no table and are called so, counted along, compared
+    with 0 or 1, taken from 1, or made booleans. Others are bounded by the smallest table.
+    """
+    nodes = {node.name: node for node in program.graph.nodes}
+    tables = [_rows(node) for node in nodes.values() if _op(node) in _TABLES]
+    if not tables:
+        return {}
+    return {
+        spec.name: Range((0.0,), (float(_highest(nodes[spec.name], min(tables))),))
+        for spec in inputs
+        if spec.dtype.is_integer and spec.name in nodes
+    }
+
+
+_TABLES = {"embedding", "embedding_bag", "_embedding_bag"}
+
+
+def _highest(node: Any, fewest_rows: int) -> int:
+    uses = list(_uses(node))
+    rows = [_rows(user) for user, value in uses if _op(user) in _TABLES and user.args[1] is value]
+    if rows:
+        return min(rows) - 1
+    is_mask = node.name.endswith("mask") or any(_is_masking(user) for user, _ in uses)
+    return 1 if is_mask else fewest_rows - 1
+
+
+def _uses(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Each node that computes with the values of ``node``, with what it takes them from."""
+    for user in node.users:
+        if _op(user) in _KEEPING or user.target is operator.getitem or _is_number_cast(user):
+            yield from _uses(user)
+        else:
+            yield user, node
+
+
+def _is_number_cast(node: Any) -> bool:
+    return _op(node) in _CASTS and not _is_boolean(node)
+
+
+def _is_masking(node: Any) -> bool:
+    op = _op(node)
+    of_one = op in _WITH_NUMBER and isinstance(node.args[1], int | float) and node.args[1] in (0, 1)
+    return of_one or op in _MASKING or (op in _CASTS and _is_boolean(node))
+
+
+def _is_boolean(node: Any) -> bool:
+    return getattr(node.meta.get("val"), "dtype", None) == torch.bool
+
+
+def _op(node: Any) -> str:
+    """The name of an op of aten, without its overload; empty for other nodes."""
+    target = node.target
+    is_aten = isinstance(target, torch._ops.OpOverload) and target.namespace == "aten"
+    return target._schema.name.partition("::")[2] if is_aten else ""
+
+
+def _rows(node: Any) -> int:
+    return int(node.args[0].meta["val"].shape[0])
