@@ -71,7 +71,7 @@ def convert(
         factory_args: what a Python reference is called with: keywords by name, or a sequence
             of positions; plain values, as JSON has them.
         imports: modules, or files, to import before the model is loaded.
-        signatures: names of a SavedModel's signatures, or "all".
+        signatures: names of the signatures of a SavedModel or TFLite file, or "all".
 
     The other keywords are those of `modelpack.verbs.convert.ConvertOptions`.
 

@@ -73,9 +73,9 @@ class ModelRef:
             framework saved.
         input_form: ``columns`` for an input per column, ``tensor`` for one input, where the
             model takes a table; empty for what suits it.
-        signature_name: which of a SavedModel's signatures is meant; empty for its
+        signature_name: which signature of a SavedModel or TFLite file is meant; empty for its
             ``serving_default``, or its only one; `EVERY_SIGNATURE` for the usual one, or else
-            the first by name.
+            the first.
     """
 
     format: str

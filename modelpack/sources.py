@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 INPUT_FORMS = ("", "columns", "tensor")
 """How a table is taken: an input per column, or one; empty for what suits the model."""
 
+WITH_NAMES = ("savedmodel", "tflite")
+"""Formats whose files may have several signatures."""
+
 # The worker of a Python reference before it is known which framework it belongs to.
 _UNRESOLVED = "python"
 
@@ -71,7 +74,8 @@ class Request:
         allow_version_drift: whether a file may be loaded that another version of its
             framework saved.
         input_form: one of `INPUT_FORMS`.
-        signature_name: which of a SavedModel's signatures is meant; empty for the usual one.
+        signature_name: which signature of a SavedModel or TFLite file is meant; empty for the
+            usual one.
     """
 
     model: str
@@ -210,8 +214,10 @@ def open_model(pool: WorkerPool, ref: ModelRef) -> Opened:
         raise InputError(
             f"'{ref.display}' takes no table: --inputs is for scikit-learn models and boosters"
         )
-    if ref.format != "savedmodel" and ref.signature_name not in {"", EVERY_SIGNATURE}:
-        raise InputError(f"'{ref.display}' is no SavedModel: only those have named signatures")
+    if ref.format not in WITH_NAMES and ref.signature_name not in {"", EVERY_SIGNATURE}:
+        raise InputError(
+            f"'{ref.display}' has no named signatures: only SavedModels and TFLite files do"
+        )
     if not ref.trusted:
         refuse_unsafe(ref, scan(pool, ref))
     form = adapter_of(ref)

@@ -16,8 +16,14 @@ from modelpack.golden import Evidence
 from modelpack.manifest import Manifest, find, read, verify
 from modelpack.parity import Verdict
 from modelpack.samples import Case
-from modelpack.signature import Signature, TensorSpec, differences, for_inputs
-from modelpack.sources import Opened, Request, locate, open_model
+from modelpack.signature import (
+    EVERY_SIGNATURE,
+    Signature,
+    TensorSpec,
+    differences,
+    for_inputs,
+)
+from modelpack.sources import WITH_NAMES, Opened, Request, locate, open_model
 from modelpack.worker import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -150,7 +156,7 @@ def opened_subject(
     ref = subject.ref
     if against is not None and ref.encoding in _WITHOUT_SIGNATURE and not ref.inputs:
         ref = replace(ref, inputs=_signature(against).inputs)
-    opened = open_model(pool, ref)
+    opened = _opened_like(pool, ref, against)
     found = _signature(opened)
     if ref.signature is not None:
         settled = replace(opened.ref, signature=ref.signature)
@@ -164,6 +170,17 @@ def opened_subject(
     else:
         found = _in_the_words_of(found, wanted)
     return replace(opened, ref=replace(opened.ref, signature=found)), []
+
+
+def _opened_like(pool: WorkerPool, ref: ModelRef, against: Opened | None) -> Opened:
+    """A model; one of several signatures with that of the reference's name, if it has it."""
+    if against is None or ref.signature is not None or ref.format not in WITH_NAMES:
+        return open_model(pool, ref)
+    usual = open_model(pool, replace(ref, signature_name=EVERY_SIGNATURE))
+    wanted = _signature(against).name
+    if wanted not in {item.name for item in usual.description.other_signatures}:
+        return usual
+    return open_model(pool, replace(ref, signature_name=wanted))
 
 
 def in_terms_of(other: Opened, signature: Signature) -> Opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from collections import Counter
@@ -21,6 +22,7 @@ from modelpack.errors import InputError, QuantizationError, first_line
 from modelpack.samples import Array, Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
     DEFAULT_SIGNATURE,
+    EVERY_SIGNATURE,
     Dim,
     DType,
     Signature,
@@ -66,12 +68,12 @@ _QUANTIZED = {DType.INT8, DType.UINT8, DType.INT16, DType.UINT16}
 
 
 def describe(ref: ModelRef) -> Description:
-    """Describe the file from its schema, without a runtime.
+    """Describe the file's ``serving_default``, or else its first signature, without a runtime.
 
     Raises:
         InputError: the file is damaged, or has tensors that models cannot exchange.
     """
-    file = _read(*_stamp(ref.location))
+    file = parsed(ref)
     native = file.signature
     signature = in_order_of(native, ref.signature)
     if ref.signature is None:
@@ -93,6 +95,7 @@ def describe(ref: ModelRef) -> Description:
             )
             for name, own in sorted(bound_names(given, own_specs).items())
         },
+        other_signatures=file.others,
         unrunnable=_unrunnable(file.model),
     )
 
@@ -149,7 +152,8 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
             f"TFLite models cannot be quantized to '{request.scheme}'",
             hint=f"use one of {', '.join(SCHEMES)}",
         )
-    file = _read(*_stamp(source.location))
+    file = parsed(source)
+    _refuse_several(file, source)
     _refuse_quantized(file, source)
     if request.scheme == "static-int8" and "WHILE" in _op_counts(file.model):
         raise QuantizationError(
@@ -189,6 +193,7 @@ class _File:
         tensors: name of the tensor behind each input and output name.
         indices: index of that tensor in its subgraph.
         subgraph: which one the signature means.
+        others: further signatures.
     """
 
     model: Any
@@ -197,15 +202,18 @@ class _File:
     tensors: dict[str, str]
     indices: dict[str, int]
     subgraph: int = 0
+    others: tuple[Signature, ...] = ()
 
 
-def parsed(location: str, *, fresh: bool = False) -> _File:
-    """The file at a location: read once, or ``fresh`` for callers that change it.
+def parsed(ref: ModelRef, *, fresh: bool = False) -> _File:
+    """A file: read once, or ``fresh`` for callers that change it.
 
     Raises:
-        InputError: the file is damaged, or has tensors that models cannot exchange.
+        InputError: the file is damaged, lacks the signature that is meant, or has tensors that
+            models cannot exchange.
     """
-    return (_read.__wrapped__ if fresh else _read)(*_stamp(location))
+    name = "" if ref.signature_name == EVERY_SIGNATURE else ref.signature_name
+    return (_read.__wrapped__ if fresh else _read)(*_stamp(ref.location), name)
 
 
 def _stamp(location: str) -> tuple[str, int, int]:
@@ -218,31 +226,26 @@ def _stamp(location: str) -> tuple[str, int, int]:
 
 
 @lru_cache(maxsize=2)
-def _read(location: str, _changed: int, _size: int) -> _File:
+def _read(location: str, _changed: int, _size: int, name: str) -> _File:
     path = Path(location)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read '{path.name}': {error.strerror}") from None
     model = _parse(content, path.name)
-    definitions = model.signatureDefs or []
-    chosen = next(
-        (item for item in definitions if item.signatureKey == DEFAULT_SIGNATURE.encode()),
-        definitions[0] if definitions else None,
-    )
+    definitions = {(item.signatureKey or b"").decode(): item for item in model.signatureDefs or []}
+    key = _chosen_key(path.name, list(definitions), name)
+    chosen = definitions.get(key)
     graph = model.subgraphs[chosen.subgraphIndex if chosen else 0]
     inputs = _entries(chosen.inputs if chosen else None, graph, graph.inputs)
     outputs = _entries(chosen.outputs if chosen else None, graph, graph.outputs)
-    signature = Signature(
-        tuple(_spec(name, graph.tensors[index], name) for name, index in inputs),
-        tuple(_spec(name, graph.tensors[index], "") for name, index in outputs),
-        DEFAULT_SIGNATURE,
-    )
+    several = len(definitions) > 1
+    signature = _signature(graph, inputs, outputs, key if several else DEFAULT_SIGNATURE)
     pairs = dict((*inputs, *outputs))
     return _File(
         model=model,
         signature=signature,
-        key=chosen.signatureKey.decode() if chosen else "",
+        key=key,
         tensors={name: graph.tensors[index].name.decode() for name, index in pairs.items()},
         indices={
             f"{side}/{name}": index
@@ -250,6 +253,40 @@ def _read(location: str, _changed: int, _size: int) -> _File:
             for name, index in entries
         },
         subgraph=chosen.subgraphIndex if chosen else 0,
+        others=tuple(_others(model, key)),
+    )
+
+
+def _chosen_key(file: str, keys: list[str], name: str) -> str:
+    """The signature that is meant: the user's, the usual one, or the first; empty without any."""
+    if name and name not in keys:
+        raise InputError(
+            f"'{file}' has no signature called '{name}', but {', '.join(keys) or 'none at all'}",
+            hint="choose one with --signature",
+        )
+    return name or (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in keys else next(iter(keys), ""))
+
+
+def _others(model: Any, key: str) -> Iterator[Signature]:
+    """The signatures that are not meant, but for those of tensors that models cannot exchange."""
+    for item in model.signatureDefs or []:
+        name, graph = (item.signatureKey or b"").decode(), model.subgraphs[item.subgraphIndex]
+        with contextlib.suppress(InputError):
+            inputs, outputs = (
+                _entries(maps, graph, indices)
+                for maps, indices in ((item.inputs, graph.inputs), (item.outputs, graph.outputs))
+            )
+            if name != key:
+                yield _signature(graph, inputs, outputs, name)
+
+
+def _signature(
+    graph: Any, inputs: list[tuple[str, int]], outputs: list[tuple[str, int]], name: str
+) -> Signature:
+    return Signature(
+        tuple(_spec(own, graph.tensors[index], own) for own, index in inputs),
+        tuple(_spec(own, graph.tensors[index], "") for own, index in outputs),
+        name,
     )
 
 
@@ -452,7 +489,7 @@ class _Runner:
     """Calls the model by the names of ``ref.signature``."""
 
     def __init__(self, ref: ModelRef, options: RunOptions) -> None:
-        self._file = _read(*_stamp(ref.location))
+        self._file = parsed(ref)
         self.signature = ref.signature or self._file.signature
         native = self._file.signature
         self._inputs = bound_names(self.signature.inputs, native.inputs)
@@ -536,6 +573,15 @@ def leaving(array: Array, spec: TensorSpec, detail: Any) -> Array:
 
 
 # --- quantization --------------------------------------------------------------------------------
+
+
+def _refuse_several(file: _File, source: ModelRef) -> None:
+    if file.others:
+        raise QuantizationError(
+            f"'{source.display}' has several signatures, of which only one would be compared: "
+            + ", ".join([file.signature.name, *(item.name for item in file.others)]),
+            hint="quantize a file of one signature",
+        )
 
 
 def _refuse_quantized(file: _File, source: ModelRef) -> None:
@@ -662,7 +708,7 @@ def _calibration_feeds(source: ModelRef, request: QuantizeRequest) -> dict[str, 
         raise QuantizationError(
             f"{request.scheme} needs samples to calibrate with", hint="pass --calibration DATA"
         )
-    file = _read(*_stamp(source.location))
+    file = parsed(source)
     if not file.key:
         raise QuantizationError(
             f"'{source.display}' has no signature, which calibration needs to bind the samples",

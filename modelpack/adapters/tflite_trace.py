@@ -86,7 +86,7 @@ class _Graph:
     ref: ModelRef
 
     def __post_init__(self) -> None:
-        self.file = parsed(self.ref.location)
+        self.file = parsed(self.ref)
         if self.file.subgraph:
             raise InputError(f"the signature of '{self.ref.display}' is not its first graph")
         self.main = self.file.model.subgraphs[0]
@@ -142,7 +142,7 @@ class _Graph:
         from ai_edge_litert.tools import flatbuffer_utils
 
         content = Path(self.ref.location).read_bytes()
-        model = parsed(self.ref.location, fresh=True).model
+        model = parsed(self.ref, fresh=True).model
         main = model.subgraphs[0]
         main.operators, used = _between(main.operators, set(given), set(wanted))
         main.inputs = [index for index in given if index in used]

@@ -99,7 +99,8 @@ SignatureName = Annotated[
     typer.Option(
         "--signature",
         metavar="NAME",
-        help="Which signature of a SavedModel; serving_default, or the only one, by default.",
+        help="Which signature of a SavedModel or TFLite file; serving_default, or the only one, "
+        "by default.",
     ),
 ]
 Signatures = Annotated[
@@ -107,8 +108,8 @@ Signatures = Annotated[
     typer.Option(
         "--signature",
         metavar="NAME",
-        help="A signature of a SavedModel, or all; serving_default, or the only one, by default. "
-        "Repeatable.",
+        help="A signature of a SavedModel or TFLite file, or all; serving_default, or the only "
+        "one, by default. Repeatable.",
     ),
 ]
 Data = Annotated[

@@ -70,7 +70,7 @@ class ConvertOptions:
         trust: load a source even if that runs code it contains.
         allow_version_drift: load a source that another version of its framework saved.
         input_form: ``columns`` or ``tensor``, how a table is taken; empty for what suits it.
-        signatures: which of a SavedModel's signatures, or of those of a modelpack directory,
+        signatures: which of the signatures of a SavedModel, TFLite file or modelpack directory
             are converted, or ``all``; when empty its ``serving_default``, or its only one.
         data: samples to compare on; generated from the signature when None.
         name: the model's name; the source's by default.

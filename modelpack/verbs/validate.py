@@ -54,8 +54,8 @@ class ValidateOptions:
         imports: modules to import before a model is loaded.
         trust: load model and reference even if that runs code they contain.
         allow_version_drift: load a file that another version of its framework saved.
-        signature_name: which of the signatures is meant, of a SavedModel or of a manifest; by
-            default each artifact is compared with the one that it implements.
+        signature_name: which signature is meant, of a SavedModel, a TFLite file or a manifest;
+            by default each artifact is compared with the one that it implements.
         input_form: ``columns`` or ``tensor``, how the reference takes a table.
         inputs: input specs of the reference, where it has none of its own.
         data: samples to compare on; with labels, also to score.

@@ -1,4 +1,4 @@
-"""SavedModels of several signatures: each is converted, compared, validated and packaged."""
+"""Files of several signatures: each is converted, compared, validated and packaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ import pytest
 import modelpack as mp
 from fixtures.inline import InlinePool
 from modelpack.artifact import measure
-from modelpack.errors import InputError, UnsupportedOpsError
+from modelpack.errors import (
+    ConversionError,
+    InputError,
+    QuantizationError,
+    UnsupportedOpsError,
+)
 from modelpack.manifest import dump, read
 from modelpack.output import scratch
 from modelpack.parity import Verdict
@@ -41,7 +46,7 @@ class Codec(tf.Module):
         self.weights = tf.Variable(WEIGHTS)
 
     @tf.function(input_signature=[spec("x", None, 6), spec("scale")])
-    def serve(self, x: Any, scale: Any) -> dict[str, Any]:
+    def encode(self, x: Any, scale: Any) -> dict[str, Any]:
         return {"code": tf.matmul(x, self.weights) * scale}
 
     @tf.function(input_signature=[spec("code", None, 20)])
@@ -49,14 +54,14 @@ class Codec(tf.Module):
         return {"x": tf.matmul(code, self.weights, transpose_b=True)}
 
     @tf.function(input_signature=[spec("code", None, 20)])
-    def decode_half(self, code: Any) -> dict[str, Any]:
+    def halved(self, code: Any) -> dict[str, Any]:
         return {"x": tf.matmul(code, self.weights, transpose_b=True) / 2}
 
 
-NAMES = ["serving_default", "decode", "decode half"]
+NAMES = ["serving_default", "decode", "halved"]
 FILES = {
-    "onnx": ["model.onnx", "model.decode.onnx", "model.decode_half.onnx"],
-    "tflite": ["model.tflite", "model.decode.tflite", "model.decode_half.tflite"],
+    "onnx": ["model.onnx", "model.decode.onnx", "model.halved.onnx"],
+    "tflite": ["model.tflite", "model.decode.tflite", "model.halved.tflite"],
 }
 
 
@@ -105,7 +110,7 @@ def in_this_process() -> Iterator[None]:
 def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("source") / "codec"
     model = Codec()
-    functions = (model.serve, model.decode, model.decode_half)
+    functions = (model.encode, model.decode, model.halved)
     tf.saved_model.save(model, str(path), dict(zip(NAMES, functions, strict=True)))
     return path
 
@@ -165,10 +170,10 @@ def test_the_manifest_lists_the_signatures_and_a_verdict_on_each(converted: Path
 def test_some_signatures_are_converted_and_those_left_out_are_named(
     codec: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = mp.convert(codec, tmp_path / "out", to="onnx", signatures=["decode half", "decode"])
-    assert [item.name for item in manifest.signatures] == ["decode half", "decode"]
+    manifest = mp.convert(codec, tmp_path / "out", to="onnx", signatures=["halved", "decode"])
+    assert [item.name for item in manifest.signatures] == ["halved", "decode"]
     signatures = {item.path: item.signature for item in manifest.artifacts}
-    assert signatures == {"model.onnx": "decode half", "model.decode.onnx": "decode"}
+    assert signatures == {"model.onnx": "halved", "model.decode.onnx": "decode"}
     assert "left out: serving_default" in caplog.text
 
 
@@ -190,7 +195,7 @@ def test_what_is_about_one_signature_is_refused_for_several(codec: Path, tmp_pat
         mp.convert(codec, tmp_path / "m.onnx", signatures="all")
     with pytest.raises(InputError, match="--input and --output describe one signature"):
         mp.convert(codec, tmp_path / "out", to="onnx", signatures="all", outputs=["z"])
-    with pytest.raises(InputError, match="no signature called 'encode', but decode, decode half"):
+    with pytest.raises(InputError, match="no signature called 'encode', but decode, halved"):
         mp.convert(codec, tmp_path / "out", to="onnx", signatures=["decode", "encode"])
 
 
@@ -207,7 +212,7 @@ def test_a_directory_is_converted_by_one_of_its_signatures(
     mp.convert(converted, tmp_path / "one.onnx", signatures="decode")
     found = in_onnxruntime(tmp_path / "one.onnx", feed)
     np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
-    assert "left out: serving_default, decode half" in caplog.text
+    assert "left out: serving_default, halved" in caplog.text
     with pytest.raises(InputError, match=r"each signature of .* is a file of its own"):
         mp.convert(converted, tmp_path / "out", to="onnx", signatures="all")
     with pytest.raises(InputError, match="has no signature called 'encode'"):
@@ -254,13 +259,74 @@ def test_the_answers_of_another_signature_are_not_taken(copy: Path, codec: Path)
 
 def test_models_of_different_signatures_are_not_compared(converted: Path) -> None:
     one, other = (converted / file for file in FILES["onnx"][1:])
-    with pytest.raises(InputError, match="implements the signature 'decode half', not 'decode'"):
+    with pytest.raises(InputError, match="implements the signature 'halved', not 'decode'"):
         mp.validate(one, reference=other)
     assert mp.validate(one, reference=converted / FILES["tflite"][1]).verdict is Verdict.PASSED
     with pytest.raises(InputError, match="has no signature called 'encode'"):
         mp.validate(converted, signature_name="encode")
     with pytest.raises(InputError, match="one signature is meant"):
         mp.validate(converted, signature_name="all")
+
+
+# --- TFLite files ----------------------------------------------------------------------------
+
+
+def in_one_file(saved: Path, names: list[str], target: Path) -> Path:
+    """Convert signatures of a SavedModel to one TFLite file, by TensorFlow's own means."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=names)
+    target.write_bytes(converter.convert())
+    return target
+
+
+@pytest.fixture(scope="module")
+def shared(codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_one_file(codec, NAMES, tmp_path_factory.mktemp("tflite") / "codec.tflite")
+
+
+def test_any_signature_of_a_tflite_file_is_converted(shared: Path, tmp_path: Path) -> None:
+    manifest = mp.convert(shared, tmp_path / "out", to="onnx", signatures="all")
+    assert {item.parity.verdict for item in manifest.artifacts} == {Verdict.PASSED}
+    for file, (feed, output, expected) in zip(FILES["onnx"], answers(3), strict=True):
+        found = in_onnxruntime(tmp_path / "out" / file, feed)
+        np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_any_signature_of_a_tflite_file_is_validated(
+    shared: Path, codec: Path, converted: Path
+) -> None:
+    for name in NAMES:
+        (result,) = mp.validate(shared, reference=codec, signature_name=name).artifacts
+        assert result.signature is not None
+        assert (result.verdict, result.signature.name) == (Verdict.PASSED, name)
+    assert mp.validate(converted, reference=shared).verdict is Verdict.PASSED
+    (alone,) = mp.validate(shared, signature_name="decode").artifacts
+    assert alone.signature is not None
+    assert [spec.name for spec in alone.signature.inputs] == ["code"]
+    with pytest.raises(InputError, match="no signature called 'encode', but decode"):
+        mp.validate(shared, signature_name="encode")
+
+
+def test_a_tflite_file_of_several_signatures_is_not_quantized(shared: Path, tmp_path: Path) -> None:
+    with pytest.raises(QuantizationError, match="several signatures, of which only one"):
+        mp.quantize(shared, tmp_path / "small.tflite", scheme="float16")
+
+
+def test_loops_of_one_of_several_signatures_are_refused(tmp_path: Path) -> None:
+    def repeated(x: Any) -> dict[str, Any]:
+        return {"y": tf.while_loop(lambda y: y[0, 0] < 9, lambda y: (y * 2 + 1,), (x,))[0]}
+
+    module = tf.Module()
+    module.plain = tf.function(lambda x: {"y": x * 2}, input_signature=[spec("x", 1, 2)])
+    module.loop = tf.function(repeated, input_signature=[spec("x", 1, 2)])
+    names = ["plain", "loop"]
+    functions = dict(zip(names, (module.plain, module.loop), strict=True))
+    tf.saved_model.save(module, str(tmp_path / "m"), functions)
+    file = in_one_file(tmp_path / "m", names, tmp_path / "m.tflite")
+    with pytest.raises(ConversionError, match="'loop' has loops, branches or variables"):
+        mp.convert(file, tmp_path / "loop.onnx", signatures="loop")
+    mp.convert(file, tmp_path / "plain.onnx", signatures="plain")
+    found = in_onnxruntime(tmp_path / "plain.onnx", {"x": np.ones((1, 2), np.float32)})
+    np.testing.assert_array_equal(found["y"], [[2, 2]])
 
 
 # --- quantize, package -----------------------------------------------------------------------
@@ -286,10 +352,10 @@ def test_a_server_gets_one_signature_and_the_others_are_named(
     converted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mp.package(converted, tmp_path, layout="triton", name="codec")
-    assert "serves the signature serving_default, not decode, decode half" in caplog.text
+    assert "serves the signature serving_default, not decode, halved" in caplog.text
     decode = FILES["onnx"][1]
     mp.package(converted, tmp_path, layout="triton", name="decode", artifact=decode)
-    assert "serves the signature decode, not serving_default, decode half" in caplog.text
+    assert "serves the signature decode, not serving_default, halved" in caplog.text
     for name in ("codec", "decode"):
         (result,) = mp.validate(tmp_path / name).artifacts
         assert result.verdict is Verdict.PASSED
