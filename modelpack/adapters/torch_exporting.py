@@ -133,7 +133,8 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
     ranges = module_ranges(evaluated, flat, inputs, sizes)
     tensors = example_inputs(inputs, sizes, ranges, seed=0)
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in inputs),)
-    with _quiet(), batched_experts(evaluated):
+    # A region under no_grad is a part of its own in a program; not all can be loaded again.
+    with _quiet(), batched_experts(evaluated), torch.no_grad():
         try:
             program = torch.export.export(flat, tensors, dynamic_shapes=shapes)
         except Exception as error:

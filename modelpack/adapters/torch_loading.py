@@ -92,9 +92,13 @@ def _load_export(ref: ModelRef) -> ExportedProgram:
                 hint="name the module that defines them with --import, and --trust it; what they "
                 "compute has to consist of PyTorch's own ops to be converted",
             ) from error
+        # PyTorch saves a region under no_grad whose results nothing uses, but cannot load it.
+        is_region = "wrap_with_set_grad_enabled" in str(error)
         raise InputError(
             f"PyTorch {torch.__version__} cannot load '{ref.display}': {first_line(error)}",
-            hint="save it again with torch.export.save of a matching PyTorch version",
+            hint="export the model again under torch.no_grad()"
+            if is_region
+            else "save it again with torch.export.save of a matching PyTorch version",
         ) from error
 
 
