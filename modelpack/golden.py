@@ -114,8 +114,8 @@ class _Pair:
 
     @property
     def size(self) -> int:
-        """Rows of the feed."""
-        return len(next(iter(self.case.values())))
+        """Rows of the feed: of its first array that has any."""
+        return next((len(array) for array in self.case.values() if array.ndim), 1)
 
     def rows(self, part: slice) -> _Pair:
         case, answer = _rows(self.case, part), _rows(self.answer, part)
@@ -128,7 +128,8 @@ class _Pair:
 
 
 def _rows(case: Case, part: slice) -> Case:
-    return {name: array[part] for name, array in case.items()}
+    """Some rows of each array; a scalar has none and stays."""
+    return {name: array[part] if array.ndim else array for name, array in case.items()}
 
 
 def write(file: Path, name: str, evidence: Evidence, seed: int) -> Golden:

@@ -76,3 +76,11 @@ def test_feeds_are_cut_into_batches_of_the_fixed_size() -> None:
     assert {len(case["b"]) for case in pairs.cases} == {2}
     assert len(whole.fitted_to(SIGNATURE, {}).cases) == len(whole.cases)
     assert not whole.fitted_to(SIGNATURE, {"n": 9}).cases
+
+
+def test_scalars_are_kept_whole_where_rows_are_taken() -> None:
+    feed = {"scale": np.float32(2.5).reshape(()), "x": np.arange(6.0)[:, None]}
+    kept = golden.Evidence([feed], [{"y": feed["x"] * 2.5}], "generated", "source").head(4)
+    assert kept.cases[0]["scale"] == 2.5
+    np.testing.assert_array_equal(kept.cases[0]["x"][:, 0], [0, 1, 2, 3])
+    np.testing.assert_array_equal(kept.outputs[0]["y"][:, 0], [0, 2.5, 5, 7.5])
