@@ -30,9 +30,10 @@ def by_rows(function: Any) -> int:
         how many means there were.
     """
     nodes = function.node_def
-    shapes = {node.name: node.attr["_output_shapes"].list.shape for node in nodes}
+    shapes = {node.name: _saved_shapes(node.attr) for node in nodes}
     for place, argument in enumerate(function.signature.input_arg):
-        shapes[argument.name] = function.arg_attr[place].attr["_output_shapes"].list.shape
+        known = function.arg_attr[place].attr if place in function.arg_attr else {}
+        shapes[argument.name] = _saved_shapes(known)
     constants = {
         node.name: tf.make_ndarray(node.attr["value"].tensor)
         for node in nodes
@@ -67,6 +68,11 @@ def _rows(node: Any, shapes: Mapping[str, Any], constants: Mapping[str, Any]) ->
     places = np.sort(axes % len(shape))
     sizes = [shape[place] for place in places]
     return places[-1] if min(sizes) > 0 and prod(sizes) >= _MANY else None
+
+
+def _saved_shapes(attributes: Any) -> Any:
+    """The shapes of a node's results, where they are saved: to read what is not would add it."""
+    return attributes["_output_shapes"].list.shape if "_output_shapes" in attributes else ()
 
 
 def _shape(tensor: str, shapes: Mapping[str, Any]) -> list[int] | None:

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 import modelpack as mp
+from modelpack.adapters.tflite_means import by_rows
 from tests.thinned import thinned
 
 Interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
@@ -69,3 +70,13 @@ def test_of_few_numbers_is_one_node(tmp_path: Path) -> None:
     mp.convert(tmp_path / "m.keras", tmp_path / "m.onnx", to="onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
     assert sum("Mean" in kind or "Average" in kind for kind in kinds) == 1
+
+
+def test_looking_for_means_adds_nothing_to_other_nodes() -> None:
+    """TensorFlow does not load a node that has a result, and an empty list of shapes."""
+    function = pytest.importorskip("tensorflow.core.framework.function_pb2").FunctionDef()
+    function.node_def.add(name="negated", op="Neg", input=["x"])
+    function.signature.input_arg.add(name="x")
+    before = function.SerializeToString()
+    assert by_rows(function) == 0
+    assert function.SerializeToString() == before
