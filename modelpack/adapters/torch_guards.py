@@ -13,18 +13,20 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from modelpack.adapters.torch_promotion import promoted
+
 # Sizes that are looked through for one at which an assertion does not hold.
 _SIZES = range(1, 129)
 
 
 @contextlib.contextmanager
 def recorded() -> Iterator[list[ExportedProgram]]:
-    """The programs that `torch.export` makes meanwhile, with their assertions."""
+    """The programs that `torch.export` makes meanwhile, with assertions, as ONNX takes them."""
     original = torch.export.export
     programs: list[ExportedProgram] = []
 
     def export(*args: Any, **options: Any) -> ExportedProgram:
-        programs.append(original(*args, **options))
+        programs.append(promoted(original(*args, **options)))
         return programs[-1]
 
     torch.export.export = export

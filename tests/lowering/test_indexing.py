@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.lowering.backend_suite import RUNNERS, TARGETS, compare
-from tests.lowering.nodes import check, node_model
+from tests.lowering.nodes import check, node_model, parsed
 
 _RANDOM = np.random.default_rng(11)
 
@@ -187,3 +187,15 @@ def test_ties_are_won_by_the_first() -> None:
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_non_zero_of_a_scalar(value: float) -> None:
     check(node_model("NonZero", [np.array(value, np.float32)]), [np.array(value, np.float32)])
+
+
+def test_rows_of_no_elements_are_written() -> None:
+    text = """g (float[3, 4] x) => (float[3, 4] y)
+    <int64[2, 1] rows = {-1, 0}, int64[1] none = {0}, int64[1] two = {2}, int64[1] axis = {1}>
+    {
+        empty = Slice(x, none, none, axis)
+        first = Slice(empty, none, two, none)
+        written = ScatterND(empty, rows, first)
+        y = Concat<axis = 1>(written, x)
+    }"""
+    check(parsed(text), [_floats(3, 4)])

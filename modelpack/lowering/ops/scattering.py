@@ -59,6 +59,8 @@ def scatter_nd_16(
     depth = indices.shape[-1]
     if depth is None:
         raise ctx.refuse("the last size of the indices is not known")
+    if 0 in x.shape:  # TensorFlow refuses to write rows of no elements
+        return x.tensor
     offsets = tf.reshape(row_offsets(x, indices, depth), [-1])
     dims = x.dims()
     inner = sizes.product(dims[depth:])
