@@ -192,3 +192,25 @@ def test_nan_elsewhere_is_replaced_one_by_one(part: str, other: str) -> None:
     x = ramp(2, 3, 4)
     x[0, :, 1] = -np.inf
     check(model, [x])
+
+
+@pytest.mark.parametrize("op", ["Gelu", "Erf"])
+def test_transpositions_around_gelu_do_not_part_it(op: str) -> None:
+    """TFLite's converter finds it by its form, and has no kernel for what it consists of."""
+    text = f"""g (float[b, 4, 8] x, float[b, 8, 2, 2] z, float[8, 8, 1, 1] w)
+        => (float[b, 8, 2, 2] y)
+    <int64[4] shape = {{-1, 8, 2, 2}}>
+    {{
+        turned = Transpose<perm = [0, 2, 1]>(x)
+        image = Reshape(turned, shape)
+        sum = Add(image, z)
+        active = {op}(sum)
+        y = Conv(active, w)
+    }}"""
+    rng = np.random.default_rng(7)
+    feed = [rng.normal(size=size).astype(np.float32) for size in ((3, 4, 8), (3, 8, 2, 2))]
+    weights = rng.normal(size=(8, 8, 1, 1)).astype(np.float32)
+    model = parsed(text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    del model.graph.input[2]
+    check(model, feed, targets=("tflite",))

@@ -167,7 +167,9 @@ def bias_gelu(ctx: Context, x: Any, bias: Any) -> Any:
 
 def _gelu(ctx: Context, x: Any) -> Any:
     if ctx.target is not Target.SAVEDMODEL:
-        return tf.nn.gelu(x)
+        # The converter finds gelu by its form, which a transposition that it moves through parts:
+        # none is moved through what has no gradient, of which the file shows nothing.
+        return tf.nn.gelu(tf.stop_gradient(x))
     # TensorFlow's own form, which TFLite's converter looks for, has a negation more.
     return x * 0.5 * tf.math.erfc(x * -math.sqrt(0.5))
 
