@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modelpack.adapters import tensorflow_onnx, tflite
+from modelpack.adapters import tensorflow_onnx, tflite, tflite_file
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError
@@ -26,7 +26,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         ConversionError: two outputs are one tensor, the signature cannot be told from others, or
             the conversion failed.
     """
-    if not tflite.parsed(source).others:
+    if not tflite_file.parsed(source).others:
         return _to_onnx(source, target, options)
     with tempfile.TemporaryDirectory() as scratch:
         alone = Path(scratch) / source.path.name
@@ -59,7 +59,7 @@ def _of_one_signature(source: ModelRef) -> bytes:
     """The file with the graph of its signature alone: tf2onnx takes the last one there is."""
     from ai_edge_litert.tools import flatbuffer_utils
 
-    file = tflite.parsed(source, fresh=True)
+    file = tflite_file.parsed(source, fresh=True)
     model, graph = file.model, file.model.subgraphs[file.subgraph]
     if any(_calls_another(op) for op in graph.operators):
         raise ConversionError(

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from modelpack.adapters.tflite import entering, leaving, op_names, parsed
+from modelpack.adapters.tflite import entering, leaving
+from modelpack.adapters.tflite_file import op_names, parsed
 from modelpack.artifact import ModelRef
 from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError
