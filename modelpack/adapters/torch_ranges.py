@@ -19,16 +19,13 @@ _KEEPING = {
     *("detach", "detach_", "split", "split_with_sizes", "chunk", "unbind", "lift_fresh_copy"),
 }
 _CASTS = {"to", "_to_copy", "type_as"}
-# What is done with masks alone: positions are counted, zeros are told from the rest.
-_MASKING = {"cumsum", "logical_not", "logical_and", "logical_or"}
-_WITH_NUMBER = {"eq", "ne", "gt", "lt", "ge", "le", "rsub"}
 
 
 def program_ranges(program: ExportedProgram, inputs: Sequence[TensorSpec]) -> dict[str, Range]:
     """Bound integer inputs of a program with embeddings: by the table that each indexes.
 
-    Masks are 0 and 1: inputs that index no table and are called so, counted along, compared
-    with 0 or 1, taken from 1, or made booleans. Others are bounded by the smallest table.
+    Masks that positions are counted along are 0 and 1. Others are bounded by the smallest
+    table: rows of zeros, of which some models make NaN, are rare among these.
     """
     nodes = {node.name: node for node in program.graph.nodes}
     tables = [_rows(node) for node in nodes.values() if _op(node) in _TABLES]
@@ -49,8 +46,8 @@ def _highest(node: Any, fewest_rows: int) -> int:
     rows = [_rows(user) for user, value in uses if _op(user) in _TABLES and user.args[1] is value]
     if rows:
         return min(rows) - 1
-    is_mask = node.name.endswith("mask") or any(_is_masking(user) for user, _ in uses)
-    return 1 if is_mask else fewest_rows - 1
+    is_counted = any(_op(user) == "cumsum" for user, _ in uses)
+    return 1 if is_counted else fewest_rows - 1
 
 
 def _uses(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -63,17 +60,7 @@ def _uses(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_number_cast(node: Any) -> bool:
-    return _op(node) in _CASTS and not _is_boolean(node)
-
-
-def _is_masking(node: Any) -> bool:
-    op = _op(node)
-    of_one = op in _WITH_NUMBER and isinstance(node.args[1], int | float) and node.args[1] in (0, 1)
-    return of_one or op in _MASKING or (op in _CASTS and _is_boolean(node))
-
-
-def _is_boolean(node: Any) -> bool:
-    return getattr(node.meta.get("val"), "dtype", None) == torch.bool
+    return _op(node) in _CASTS and getattr(node.meta.get("val"), "dtype", None) != torch.bool
 
 
 def _op(node: Any) -> str:
