@@ -178,6 +178,8 @@ def _transformers(
         library = importlib.import_module("transformers")
         settings = getattr(library, config)(**sizes)
         made = getattr(library, model)(settings)
+        if hasattr(made, "set_experts_implementation"):
+            made.set_experts_implementation("batched_mm")  # grouped, it is no op of PyTorch
         return _Of(made, pick, names[: len(inputs)])
 
     return Architecture(kind, build, inputs)
@@ -454,5 +456,131 @@ TABLE: dict[str, Architecture] = {
         lambda out: out.prediction_logits, num_input_channels=3, context_length=32,
         patch_length=8, patch_stride=8, d_model=32, num_attention_heads=4, num_hidden_layers=2,
         ffn_dim=64, num_targets=4, use_cls_token=True,
+    ),
+    "swin3d": Architecture(
+        "video",
+        lambda: importlib.import_module("torchvision.models.video.swin_transformer")
+        .SwinTransformer3d(
+            patch_size=[2, 4, 4], embed_dim=24, depths=[2, 2], num_heads=[2, 4],
+            window_size=[4, 4, 4], num_classes=10,
+        ),
+        (Input("video", ("batch", 3, 8, 32, 32), _signal),),
+    ),
+    "focalnet": _timm("CNN", "focalnet_tiny_srf"),
+    "gcvit": _timm("vision transformer", "gcvit_xxtiny", img_size=64),
+    "xcit": _timm("vision transformer", "xcit_nano_12_p16_224"),
+    "tnt": _timm("vision transformer", "tnt_s_patch16_224", img_size=64),
+    "convit": _timm("vision transformer", "convit_tiny", img_size=64),
+    "efficientformer_v2": _timm("vision transformer", "efficientformerv2_s0", 224),
+    "deformable_detr": _transformers(
+        "detection", "DeformableDetrForObjectDetection", "DeformableDetrConfig", _picture_of(64),
+        ("pixel_values",), lambda out: (out.logits, out.pred_boxes), use_timm_backbone=False,
+        backbone=None, use_pretrained_backbone=False, backbone_config={
+            "model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 32],
+            "depths": [1, 1], "layer_type": "basic", "out_features": ["stage1", "stage2"],
+        }, num_feature_levels=2, d_model=32, encoder_layers=1, decoder_layers=2,
+        encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64,
+        decoder_ffn_dim=64, num_queries=10, init_std=_SPREAD, disable_custom_kernels=True,
+    ),
+    "rt_detr": _transformers(
+        "detection", "RTDetrForObjectDetection", "RTDetrConfig", _picture_of(64),
+        ("pixel_values",), lambda out: (out.logits, out.pred_boxes), backbone_config={
+            "model_type": "rt_detr_resnet", "embedding_size": 16,
+            "hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "layer_type": "basic",
+            "out_features": ["stage2", "stage3", "stage4"],
+        }, encoder_hidden_dim=32, encoder_in_channels=[16, 32, 32], feat_strides=[8, 16, 32],
+        encoder_layers=1, encoder_ffn_dim=64, encoder_attention_heads=2, d_model=32,
+        num_queries=10, decoder_in_channels=[32, 32, 32], decoder_ffn_dim=64, decoder_layers=2,
+        decoder_attention_heads=2, anchor_image_size=None, num_labels=4,
+    ),
+    "clipseg": _transformers(
+        "segmentation", "CLIPSegForImageSegmentation", "CLIPSegConfig",
+        (_tokens(length=12), *_picture_of(32)), ("input_ids", "pixel_values"),
+        text_config={**_ENCODER, "eos_token_id": 2},
+        vision_config={**_VISION, "num_hidden_layers": 3}, projection_dim=32,
+        extract_layers=[0, 1, 2], reduce_dim=16, decoder_num_attention_heads=2,
+        decoder_intermediate_size=32,
+    ),
+    "opt": _transformers(
+        "text", "OPTForCausalLM", "OPTConfig", _TOKENS_AND_MASK, vocab_size=_VOCABULARY,
+        hidden_size=64, num_hidden_layers=2, ffn_dim=128, num_attention_heads=4,
+        max_position_embeddings=128, word_embed_proj_dim=64, use_cache=False, init_std=_SPREAD,
+    ),
+    "mixtral": _transformers(
+        "text", "MixtralForCausalLM", "MixtralConfig", _TOKENS_AND_MASK, use_cache=False,
+        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, **_ENCODER,
+    ),
+    "jamba": _transformers(
+        "text", "JambaForCausalLM", "JambaConfig", (_tokens(length=8),), use_cache=False,
+        use_mamba_kernels=False, num_key_value_heads=2, attn_layer_period=2, attn_layer_offset=1,
+        expert_layer_period=2, expert_layer_offset=1, num_experts=2, num_experts_per_tok=1,
+        mamba_d_state=8, mamba_d_conv=4, mamba_expand=2, mamba_dt_rank=8, **_ENCODER,
+    ),
+    "esm": _transformers(
+        "text", "EsmForSequenceClassification", "EsmConfig", _TOKENS_AND_MASK, pad_token_id=1,
+        position_embedding_type="rotary", mask_token_id=3, token_dropout=True, **_ENCODER,
+    ),
+    "falcon_alibi": _transformers(
+        "text", "FalconForCausalLM", "FalconConfig", _TOKENS_AND_MASK, use_cache=False,
+        alibi=True, **_ENCODER,
+    ),
+    "recurrent_gemma": _transformers(
+        "text", "RecurrentGemmaForCausalLM", "RecurrentGemmaConfig", (_tokens(length=12),),
+        use_cache=False, num_key_value_heads=2, head_dim=16, lru_width=64,
+        attention_window_size=8, block_types=["recurrent", "attention"], **_ENCODER,
+    ),
+    "fnet": _transformers(
+        "text", "FNetForSequenceClassification", "FNetConfig", (_tokens(),), **_ENCODER
+    ),
+    "funnel": _transformers(
+        "text", "FunnelForSequenceClassification", "FunnelConfig",
+        (_tokens(length=12), Input("mask", ("batch", 12), _mask)), vocab_size=_VOCABULARY,
+        block_sizes=[1, 1], num_decoder_layers=1, d_model=64, n_head=4, d_head=16, d_inner=128,
+        initializer_range=_SPREAD,
+    ),
+    "canine": _transformers(
+        "text", "CanineForSequenceClassification", "CanineConfig",
+        (_tokens(length=16), Input("mask", ("batch", 16), _mask)), downsampling_rate=4,
+        local_transformer_stride=16, **_ENCODER,
+    ),
+    "longformer": _transformers(
+        "text", "LongformerForSequenceClassification", "LongformerConfig", _TOKENS_AND_MASK,
+        attention_window=4, **_ENCODER,
+    ),
+    "reformer": _transformers(
+        "text", "ReformerForSequenceClassification", "ReformerConfig", (_tokens(length=16),),
+        vocab_size=_VOCABULARY, hidden_size=64, num_attention_heads=4, attention_head_size=16,
+        feed_forward_size=128, attn_layers=["local", "local"], local_attn_chunk_length=4,
+        axial_pos_shape=[4, 4], axial_pos_embds_dim=[32, 32], is_decoder=False,
+        initializer_range=_SPREAD,
+    ),
+    "wav2vec2_bert": _transformers(
+        "speech", "Wav2Vec2BertForCTC", "Wav2Vec2BertConfig",
+        (Input("features", ("batch", "length", 16), _signal),), ("input_features",),
+        feature_projection_input_dim=16, conv_depthwise_kernel_size=5,
+        position_embeddings_type="relative_key", left_max_position_embeddings=6,
+        right_max_position_embeddings=3, **_ENCODER,
+    ),
+    "speech_to_text": _transformers(
+        "speech", "Speech2TextForConditionalGeneration", "Speech2TextConfig",
+        (Input("features", ("batch", 40, 16), _signal), _tokens()),
+        ("input_features", "decoder_input_ids"), input_feat_per_channel=16, conv_channels=32,
+        max_source_positions=64, max_target_positions=128, vocab_size=_VOCABULARY, d_model=64,
+        encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, use_cache=False,
+        init_std=_SPREAD,
+    ),
+    "encodec": _transformers(
+        "audio", "EncodecModel", "EncodecConfig", (Input("wave", ("batch", 1, 640), _signal),),
+        ("input_values",), lambda out: out.audio_values, num_filters=4, hidden_size=16,
+        codebook_size=32, codebook_dim=16, upsampling_ratios=[4, 2], num_lstm_layers=1,
+        num_residual_layers=1,
+    ),
+    "clap_audio": _transformers(
+        "audio", "ClapAudioModelWithProjection", "ClapAudioConfig",
+        (Input("mel", ("batch", 1, 64, 16), _signal),), ("input_features",),
+        lambda out: out.audio_embeds, window_size=4, num_mel_bins=16, spec_size=64, patch_size=2,
+        patch_stride=[2, 2], num_classes=5, hidden_size=64, projection_dim=16, depths=[1, 1],
+        num_attention_heads=[2, 2], patch_embeds_hidden_size=32,
     ),
 }  # fmt: skip

@@ -204,9 +204,14 @@ def _verdict(parity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    at = next((i for i, line in enumerate(lines) if line.startswith("error: ")), None)
+    if at is None:
+        return _last_line(said)
+    error = lines[at].removeprefix("error: ")
     listed = [line for line in lines if line.startswith("- ")]
-    return " ".join([*errors[:1], *listed[:4]]) or _last_line(said)
+    if error.endswith(":") and not listed:
+        listed = lines[at + 1 : at + 2]
+    return " ".join([error, *listed[:4]])
 
 
 def _python_error(said: str) -> str:
