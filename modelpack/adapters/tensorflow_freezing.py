@@ -24,8 +24,13 @@ Table: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 _LOOKUPS = {"LookupTableFindV2"}
 
-# How the names of ops begin that write variables.
-_WRITES = ("Assign", "ResourceScatter")
+# How the names of ops begin that write variables, states of random numbers, or tables.
+_WRITES = (
+    *("Assign", "ResourceScatter", "ResourceApply", "ResourceSparseApply"),
+    *("ResourceStridedSliceAssign", "RngReadAndSkip", "RngSkip", "StatefulRandomBinomial"),
+    *("StatefulStandardNormal", "StatefulTruncatedNormal", "StatefulUniform"),
+    *("LookupTableImport", "LookupTableInsert", "LookupTableRemove"),
+)
 
 # Variables of fewer elements are constants: optimizers fold norms and biases into others.
 _SMALLEST = 1024
@@ -228,7 +233,7 @@ def _reached(nodes: Mapping[str, Any], names: Iterable[str]) -> set[str]:
 
 def _handles(nodes: Mapping[str, Any], writer: Any) -> set[str]:
     """What holds the variables that a node writes, or gives to a function that writes some."""
-    pending = list(writer.input[:1] if writer.op.startswith(_WRITES) else writer.input)
+    pending = list(writer.input)
     found = set()
     while pending:
         node = nodes.get(pending.pop().partition(":")[0])  # none for what is merely waited for

@@ -10,7 +10,9 @@ from modelpack.adapters.tensorflow_freezing import frozen
 from modelpack.errors import ConversionError, InputError, first_line
 
 _DOUBLE, _SINGLE = tf.float64.as_datatype_enum, tf.float32.as_datatype_enum
-_NARROW = {_SINGLE, tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum}
+
+# What a model rounds to these, it means to round.
+_COARSE = {tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum}
 
 # Their answers are float32, whatever they are given.
 _NARROW_ANSWERS = {"ResizeBilinear", "ResizeBicubic", "ResizeArea", "CropAndResize"}
@@ -36,8 +38,8 @@ def widened(function: Any, size: int) -> Callable[..., list[Any]]:
         size: how many numbers its variables hold.
 
     Returns:
-        it takes one tensor for each argument, of float64 where that was a narrower one, and gives
-        the answers in order.
+        it takes one tensor for each argument, of float64 where that was a float32, and gives the
+        answers in order.
 
     Raises:
         InputError: it is too large, or holds what cannot be computed so.
@@ -57,7 +59,7 @@ def widened(function: Any, size: int) -> Callable[..., list[Any]]:
 
 
 def _in_float64(graph: Any) -> Any:
-    """A copy of a ``GraphDef`` with float64 in place of every narrower real dtype."""
+    """A copy of a ``GraphDef`` with float64 in place of float32."""
     wide = tf.compat.v1.GraphDef()
     wide.CopyFrom(graph)
     del wide.node[:]
@@ -134,10 +136,12 @@ def _widen(node: Any) -> None:
                 called.name += _SUFFIX
         elif kind == "func":
             value.func.name += _SUFFIX
-        elif kind == "tensor" and value.tensor.dtype in _NARROW:
+        elif kind == "tensor" and value.tensor.dtype == _SINGLE:
             array = tf.make_ndarray(value.tensor).astype("float64")
             value.tensor.CopyFrom(tf.make_tensor_proto(array))
 
 
 def _wide_type(number: int) -> int:
-    return _DOUBLE if number in _NARROW else number
+    if number in _COARSE:
+        raise InputError("only a model of float32 alone can be made to compute in float64")
+    return _DOUBLE if number == _SINGLE else number

@@ -194,6 +194,8 @@ class _Pools:
     def _along(self, index: int, axis: int) -> Array | None:
         """By position along an axis; None if that axis tells less than eight elements."""
         rank, size = self._answers[index].ndim, self._answers[index].shape[axis]
+        if not size:
+            return None
         alike = [
             i
             for i, item in enumerate(self._answers)

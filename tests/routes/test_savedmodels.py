@@ -120,6 +120,60 @@ def test_answers_that_depend_on_earlier_calls_are_refused(branches: bool, tmp_pa
         to_tflite(located(tmp_path / "m"), str(tmp_path / "m.tflite"), StepOptions())
 
 
+class Drawing(tf.Module):
+    """Answers with random numbers, whose state changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = tf.random.Generator.from_seed(1)
+
+    def answer(self, x: Any) -> Any:
+        return x + self.generator.normal((2,))
+
+
+class Remembering(tf.Module):
+    """Answers with the rows it has seen before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, -1.0)
+
+    def answer(self, x: Any) -> Any:
+        known = self.table.lookup(tf.cast(x, tf.int64))
+        self.table.insert(tf.cast(x, tf.int64), x)
+        return known
+
+
+class Learning(tf.Module):
+    """Answers with a weight that each row moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = tf.Variable([1.0, 2.0])
+
+    def answer(self, x: Any) -> Any:
+        handle, rate = self.weight.handle, tf.constant(0.1)
+        tf.raw_ops.ResourceApplyGradientDescent(var=handle, alpha=rate, delta=x)
+        return x * self.weight
+
+
+@pytest.mark.parametrize(
+    ("kind", "op"),
+    [
+        (Drawing, "RngReadAndSkip"),
+        (Remembering, "LookupTableInsert"),
+        (Learning, "ResourceApplyGradientDescent"),
+    ],
+)
+def test_states_of_every_kind_are_refused_by_name(kind: type, op: str) -> None:
+    from modelpack.adapters.tensorflow_freezing import refuse_changes
+
+    module = kind()
+    spec = tf.TensorSpec((2,), tf.float32, name="x")
+    with pytest.raises(ConversionError, match=f"changes a variable while it answers.*{op}"):
+        refuse_changes(tf.function(module.answer, input_signature=[spec]))
+
+
 def test_a_mean_of_whole_numbers_is_rounded_once(tmp_path: Path) -> None:
     x = np.add.outer(np.arange(32) % 2, np.arange(32) % 2).astype(np.int32)[None]
     spec = tf.TensorSpec((None, 32, 32), tf.int32, name="x")

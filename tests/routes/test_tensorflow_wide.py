@@ -79,6 +79,13 @@ def test_the_narrow_answers_of_a_resize_are_taken_as_they_are() -> None:
     np.testing.assert_allclose(found, resized(images)[0], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("coarse", ["float16", "bfloat16"])
+def test_what_is_meant_to_be_rounded_is_not_computed_exactly(coarse: str) -> None:
+    rounds = function_of(lambda x: tf.cast(tf.cast(x, coarse), tf.float32) * 3.0, 3)
+    with pytest.raises(InputError, match="float32 alone"):
+        wide.widened(rounds, 0)
+
+
 def test_bits_and_much_are_refused() -> None:
     bits = function_of(lambda x: tf.bitcast(tf.bitcast(x, tf.int32) + 1, tf.float32), 3)
     with pytest.raises(InputError, match="Bitcast"):

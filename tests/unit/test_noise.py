@@ -144,6 +144,11 @@ def test_probabilities_may_be_computed_as_one_less_the_others() -> None:
     assert (found >= ULP).all()
 
 
+def test_outputs_without_columns_have_no_noise() -> None:
+    answers = [np.zeros((9, 0), np.float32), np.zeros((1, 0), np.float32)]
+    assert [found.shape for found in floor(answers, [answers])] == [(9, 0), (1, 0)]
+
+
 def test_large_outputs_do_not_overflow_and_empty_ones_pass() -> None:
     answers = [np.full((8, 3), 1e300), np.zeros((0, 3))]
     found = floor(answers, [answers])
