@@ -15,7 +15,6 @@ from modelpack.judging import noise
 from modelpack.judging.compare import Judgement, compare
 from modelpack.judging.runs import (
     answers_of,
-    is_wide_on_demand,
     nudged_answers,
     signature_of,
     takes_empty,
@@ -82,7 +81,7 @@ def tried(
         log.warning("%s takes no empty batch", candidate.ref.display)
     judgement = replace(judgement, runtime=runtime, reference=evidence.reference)
     report = compare(signature_of(candidate), evidence, outputs, judgement)
-    if report.verdict is Verdict.FAILED and reference is not None and is_wide_on_demand(reference):
+    if report.verdict is Verdict.FAILED and reference is not None:
         evidence = _with_lost_digits(pool, reference, evidence)
         report = compare(signature_of(candidate), evidence, outputs, judgement)
     if report.verdict is Verdict.FAILED and _may_be_own_noise(report):

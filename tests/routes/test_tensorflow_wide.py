@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import modelpack
 from fixtures.inline import InlinePool
 from modelpack.adapters import tensorflow as adapter
 from modelpack.errors import InputError
@@ -139,6 +140,25 @@ def test_what_the_source_itself_loses_is_no_error_of_the_artifact(
     averaged: Path, tmp_path: Path
 ) -> None:
     assert verdicts(averaged, 1.0, tmp_path) == (Verdict.FAILED, Verdict.PASSED)
+
+
+@pytest.mark.slow
+def test_what_a_large_model_loses_at_edges_is_no_error_either(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((112, 112, 8))
+    colours = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(0.1, 0.3)(image))
+    layers = [keras.layers.Dense(1024, "relu"), keras.layers.Dense(1024)]
+    keras.Sequential([keras.Model(image, colours), *layers]).save(tmp_path / "m.keras")
+    pool = InlinePool(tmp_path)
+    source = open_model(pool, locate(Request(str(tmp_path / "m.keras"))))
+    assert source.description.is_large
+    evidence = edge_evidence(pool, source, 0)
+    modelpack.convert(tmp_path / "m.keras", tmp_path / "m.onnx", to="onnx", validate=False)
+    made = open_model(pool, locate(Request(str(tmp_path / "m.onnx"))))
+    judgement = judgement_for("float32")
+    assert tried(pool, made, evidence, judgement).verdict is Verdict.FAILED
+    assert tried(pool, made, evidence, judgement, reference=source).verdict is Verdict.PASSED
 
 
 def test_more_than_that_is_an_error(averaged: Path, tmp_path: Path) -> None:
