@@ -133,9 +133,14 @@ class Manifest:
 
 
 def dump(manifest: Manifest) -> str:
-    """Return the canonical YAML; ``load(dump(manifest)) == manifest``."""
+    """Return the canonical YAML; ``load(dump(manifest)) == manifest``.
+
+    Raises:
+        ManifestError: it could not be read again: names or paths contradict each other.
+    """
     import yaml
 
+    _check(manifest, MANIFEST_NAME)
     text: str = yaml.dump(
         plain(manifest),
         Dumper=_dumper(),

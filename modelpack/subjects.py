@@ -17,6 +17,7 @@ from modelpack.manifest import Manifest, find, read, verify
 from modelpack.parity import Verdict
 from modelpack.samples import Case
 from modelpack.signature import (
+    DEFAULT_SIGNATURE,
     EVERY_SIGNATURE,
     Signature,
     TensorSpec,
@@ -48,7 +49,7 @@ def subjects(pool: WorkerPool, request: Request, only: str = "") -> list[Subject
     """The models that a request means: one, or the artifacts of a package.
 
     Of a package those of the signature that the request names, or all. ``only`` names one too,
-    if the package has several.
+    but for what was made of a model without names.
 
     Raises:
         ManifestError: the manifest or a digest does not hold.
@@ -59,7 +60,7 @@ def subjects(pool: WorkerPool, request: Request, only: str = "") -> list[Subject
         return _packed(_unpacked(pool, ref, "package"), request, only)
     if ref.encoding is Encoding.MODELPACK:
         return _packed(ref.path, request, only)
-    return [_single(ref, request)]
+    return [_single(ref, request, only)]
 
 
 def references(pool: WorkerPool, request: Request, found: Sequence[Subject]) -> list[Opened]:
@@ -69,8 +70,8 @@ def references(pool: WorkerPool, request: Request, found: Sequence[Subject]) -> 
         As `reference`.
     """
     names = [request.signature_name or _implemented(item) for item in found]
-    if len(set(names)) == 1 and not request.signature_name and not _has_names(locate(request)):
-        names = [""] * len(names)
+    if len(set(names)) == 1 and not request.signature_name:
+        names = [_name_in(pool, request, found[0])] * len(names)
     opened = {
         name: reference(pool, replace(request, signature_name=name))
         for name in dict.fromkeys(names)
@@ -79,18 +80,45 @@ def references(pool: WorkerPool, request: Request, found: Sequence[Subject]) -> 
 
 
 def _implemented(subject: Subject) -> str:
-    """The signature that a model implements, where its manifest has several; else empty."""
+    """The signature that a model implements by its manifest; empty where that has no name."""
     manifest, artifact = subject.manifest, subject.artifact
-    several = manifest is not None and len(manifest.signatures) > 1
-    return artifact.signature if several and artifact is not None else ""
+    if manifest is None or artifact is None or _is_nameless(manifest):
+        return ""
+    return artifact.signature
 
 
-def _has_names(ref: ModelRef) -> bool:
-    """Whether a model can have several signatures, which names tell apart."""
-    if ref.encoding in {Encoding.SAVEDMODEL, Encoding.MODELPACK, Encoding.ARCHIVE}:
-        return True
-    known = None if ref.encoding in _WITHOUT_FILE else find(ref.path)
-    return known is not None and len(known[0].signatures) > 1
+def _is_nameless(manifest: Manifest) -> bool:
+    """Whether all it has is ``serving_default``, as what models without names have is called."""
+    return [signature.name for signature in manifest.signatures] == [DEFAULT_SIGNATURE]
+
+
+def _name_in(pool: WorkerPool, request: Request, subject: Subject) -> str:
+    """What a model's signature is called in its reference; empty for the usual one there.
+
+    It is asked for where the reference has several, if they include it: the signature of a
+    model that was converted alone may have another name there.
+    """
+    name, manifest = _implemented(subject), subject.manifest
+    held = _held(pool, request) if name else []
+    one_of_several = manifest is not None and len(manifest.signatures) > 1
+    return name if len(held) > 1 and (name in held or one_of_several) else ""
+
+
+def _held(pool: WorkerPool, request: Request) -> list[str]:
+    """The names of a reference's signatures; none where its format has no names."""
+    ref = locate(request)
+    if ref.encoding is Encoding.ARCHIVE:
+        manifest = read(_unpacked(pool, ref, "reference"))
+    elif ref.encoding is Encoding.MODELPACK:
+        manifest = read(ref.path)
+    elif ref.encoding not in _WITHOUT_FILE and (known := find(ref.path)) is not None:
+        manifest = known[0]
+    elif ref.format in WITH_NAMES:
+        every = open_model(pool, replace(ref, signature_name=EVERY_SIGNATURE)).description
+        return [item.name for item in (every.signature, *every.other_signatures)]
+    else:
+        return []
+    return [item.name for item in manifest.signatures]
 
 
 def reference(pool: WorkerPool, request: Request) -> Opened:
@@ -234,7 +262,8 @@ def size_of(ref: ModelRef) -> int:
 
 def _unpacked(pool: WorkerPool, ref: ModelRef, name: str) -> Path:
     root = pool.scratch / name
-    archive.extract(ref.path, root)
+    if not root.exists():
+        archive.extract(ref.path, root)
     return root
 
 
@@ -243,7 +272,7 @@ def _packed(root: Path, request: Request, only: str = "") -> list[Subject]:
     verify(manifest, root)
     if not manifest.artifacts:
         raise InputError(f"the manifest of '{manifest.name}' lists no artifacts")
-    name = request.signature_name or (only if len(manifest.signatures) > 1 else "")
+    name = _asked(manifest, request, only)
     wanted = manifest.named_signature(name).name
     chosen = [item for item in manifest.artifacts if not name or item.signature == wanted]
     if not chosen:
@@ -251,17 +280,22 @@ def _packed(root: Path, request: Request, only: str = "") -> list[Subject]:
     return [_promised(manifest, artifact, root, request) for artifact in chosen]
 
 
-def _single(ref: ModelRef, request: Request) -> Subject:
+def _asked(manifest: Manifest, request: Request, only: str) -> str:
+    """The name that the user says; not ``only``, the reference's, where there are no names."""
+    return request.signature_name or ("" if _is_nameless(manifest) else only)
+
+
+def _single(ref: ModelRef, request: Request, only: str = "") -> Subject:
     if ref.encoding in _WITHOUT_FILE:
         return Subject(ref, Path())
     known = find(ref.path)
     if known is None:
         return Subject(ref, ref.path.parent)
     manifest, artifact = known
-    if len(manifest.signatures) > 1 and request.signature_name not in {"", artifact.signature}:
+    name = _asked(manifest, request, only)
+    if name not in {"", artifact.signature}:
         raise InputError(
-            f"'{ref.display}' implements the signature '{artifact.signature}', "
-            f"not '{request.signature_name}'"
+            f"'{ref.display}' implements the signature '{artifact.signature}', not '{name}'"
         )
     verify(replace(manifest, artifacts=(artifact,)), ref.path.parent)
     return _promised(manifest, artifact, ref.path.parent, request)

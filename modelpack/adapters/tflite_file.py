@@ -212,6 +212,20 @@ def _structure_problem(model: Any, size: int) -> str:
     for definition in model.signatureDefs or ():
         if not 0 <= definition.subgraphIndex < len(model.subgraphs):
             return "a signature refers to a graph that is not there"
+    return _key_problem([item.signatureKey or b"" for item in model.signatureDefs or ()])
+
+
+def _key_problem(keys: list[bytes]) -> str:
+    """What keeps signatures from being told apart by their names."""
+    for key in keys:
+        try:
+            name = key.decode()
+        except UnicodeDecodeError:
+            return f"the name of a signature, {key!r}, is not UTF-8"
+        if not name and len(keys) > 1:
+            return "one of several signatures has no name"
+        if keys.count(key) > 1:
+            return f"two signatures are called '{name}'"
     return ""
 
 

@@ -19,6 +19,9 @@ from modelpack.worker import WorkerPool
 
 log = logging.getLogger(__name__)
 
+# Of the 255 bytes of a file name; the rest is for formats, schemes and weights beside the file.
+_LONGEST_LABEL = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -52,7 +55,8 @@ def places(output: Path, signatures: list[str]) -> list[Place]:
     """A place for each signature: the first has the usual names, the others' tell which they are.
 
     Raises:
-        InputError: the output is one file, or names of signatures do not differ as files.
+        InputError: the output is one file, or names of signatures do not differ as files, or
+            are too long for them.
     """
     if len(signatures) > 1 and single_format(output):
         raise InputError(
@@ -61,6 +65,13 @@ def places(output: Path, signatures: list[str]) -> list[Place]:
             hint="give a directory",
         )
     labels = [re.sub(r"[^A-Za-z0-9_-]", "_", name) for name in signatures[1:]]
+    unfit = [name for name in signatures[1:] if not 0 < len(name) <= _LONGEST_LABEL]
+    if unfit:
+        raise InputError(
+            f"no file name can hold a signature's name of {len(unfit[0])} characters: "
+            f"'{unfit[0][:40]}'",
+            hint="convert it alone, to a file: --signature NAME with -o FILE",
+        )
     folded = [label.lower() for label in labels]
     for label in labels:
         if folded.count(label.lower()) > 1 or label in SCHEMES:

@@ -205,6 +205,14 @@ def test_signatures_whose_files_would_be_called_alike_are_refused(names: list[st
         places(Path("out"), ["serving_default", *names])
 
 
+def test_signatures_whose_names_are_too_long_for_files_are_refused() -> None:
+    for name in ("n" * 201, ""):
+        with pytest.raises(InputError, match="no file name can hold") as caught:
+            places(Path("out"), ["serving_default", name])
+        assert "--signature NAME" in caught.value.hint
+    assert places(Path("m.onnx"), ["n" * 201])[0].file_name("onnx") == "m.onnx"
+
+
 def test_a_directory_is_converted_by_one_of_its_signatures(
     converted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -268,6 +276,51 @@ def test_models_of_different_signatures_are_not_compared(converted: Path) -> Non
         mp.validate(converted, signature_name="all")
 
 
+@pytest.fixture(scope="module")
+def alone(codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("alone") / "decode.onnx"
+    mp.convert(codec, path, signatures="decode")
+    return path
+
+
+def test_an_artifact_made_of_one_signature_is_compared_with_that_one(
+    alone: Path, codec: Path, shared: Path, converted: Path, tmp_path: Path
+) -> None:
+    mp.package(converted, tmp_path / "all.tar", layout="archive")
+    bare = shutil.copyfile(converted / FILES["tflite"][1], tmp_path / "bare.tflite")
+    for reference in (codec, shared, bare, converted / FILES["onnx"][1], tmp_path / "all.tar"):
+        assert mp.validate(alone, reference=reference).verdict is Verdict.PASSED
+    assert mp.validate(converted / FILES["onnx"][1], reference=bare).verdict is Verdict.PASSED
+    with pytest.raises(InputError, match="implements the signature 'halved', not 'decode'"):
+        mp.validate(alone, reference=converted / FILES["onnx"][2])
+
+
+@pytest.mark.parametrize("name", ["nope", "serving_default"])
+def test_an_artifact_is_not_validated_as_a_signature_that_it_does_not_implement(
+    name: str, alone: Path, codec: Path
+) -> None:
+    for reference in ("", codec):
+        with pytest.raises(InputError, match=f"implements the signature 'decode', not '{name}'"):
+            mp.validate(alone, signature_name=name, reference=reference)
+    with pytest.raises(InputError, match=f"implements the signature 'decode', not '{name}'"):
+        mp.validate(codec, signature_name=name, reference=alone)
+    assert mp.validate(alone, signature_name="decode").verdict is Verdict.PASSED
+    report = mp.validate(alone, signature_name="decode", reference=codec)
+    assert report.verdict is Verdict.PASSED
+
+
+def test_what_was_made_without_names_is_compared_with_the_signature_of_a_name(
+    converted: Path, codec: Path, tmp_path: Path
+) -> None:
+    bare = shutil.copyfile(converted / FILES["tflite"][1], tmp_path / "bare.tflite")
+    mp.convert(bare, tmp_path / "out", to="onnx")  # which calls its signature serving_default
+    for model in (tmp_path / "out", tmp_path / "out" / "model.onnx"):
+        report = mp.validate(model, reference=codec, signature_name="decode")
+        assert report.verdict is Verdict.PASSED
+        with pytest.raises(InputError, match="'decode'"):
+            mp.validate(model, signature_name="decode")
+
+
 # --- TFLite files ----------------------------------------------------------------------------
 
 
@@ -289,6 +342,8 @@ def test_any_signature_of_a_tflite_file_is_converted(shared: Path, tmp_path: Pat
     for file, (feed, output, expected) in zip(FILES["onnx"], answers(3), strict=True):
         found = in_onnxruntime(tmp_path / "out" / file, feed)
         np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
+        (result,) = mp.validate(tmp_path / "out" / file, reference=shared).artifacts
+        assert result.verdict is Verdict.PASSED
 
 
 def test_any_signature_of_a_tflite_file_is_validated(
@@ -304,6 +359,28 @@ def test_any_signature_of_a_tflite_file_is_validated(
     assert [spec.name for spec in alone.signature.inputs] == ["code"]
     with pytest.raises(InputError, match="no signature called 'encode', but decode"):
         mp.validate(shared, signature_name="encode")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([b"serving_default", b"", b"halved"], "one of several signatures has no name"),
+        ([b"same", b"same", b"halved"], "two signatures are called 'same'"),
+        ([b"serving_default", b"\xff\xfe", b"halved"], r"b'\\xff\\xfe', is not UTF-8"),
+    ],
+)
+def test_tflite_files_whose_signatures_cannot_be_told_apart_are_refused(
+    keys: list[bytes], message: str, shared: Path, tmp_path: Path
+) -> None:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(shared))
+    for item, key in zip(model.signatureDefs, keys, strict=True):
+        item.signatureKey = key
+    flatbuffer_utils.write_model(model, str(tmp_path / "m.tflite"))
+    for name in ("", "halved"):
+        with pytest.raises(InputError, match=f"damaged: .*{message}"):
+            mp.validate(tmp_path / "m.tflite", signature_name=name)
 
 
 def test_a_tflite_file_of_several_signatures_is_not_quantized(shared: Path, tmp_path: Path) -> None:

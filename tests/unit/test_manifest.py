@@ -247,6 +247,12 @@ def test_a_scalar_and_an_unknown_rank_stay_apart() -> None:
     assert [spec.shape for spec in found.signatures[0].inputs] == [(), None]
 
 
+def test_a_manifest_that_could_not_be_read_is_not_written() -> None:
+    twice = dataclasses.replace(SMALL, signatures=SMALL.signatures * 2)
+    with pytest.raises(ManifestError, match="lists two signatures called 'serving_default'"):
+        dump(twice)
+
+
 def test_the_options_of_a_step_keep_their_types() -> None:
     step = Step("c", options={"fold": True, "one": 1, "none": 0.0})
     artifact = dataclasses.replace(SMALL.artifacts[0], steps=(step,))
