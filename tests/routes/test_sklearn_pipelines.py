@@ -9,20 +9,25 @@ import joblib
 import numpy as np
 import onnx
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import IncrementalPCA
+from sklearn.discriminant_analysis import (
+    QuadraticDiscriminantAnalysis,
+)
 from sklearn.ensemble import (
     AdaBoostClassifier,
     BaggingClassifier,
     GradientBoostingClassifier,
     RandomForestClassifier,
     RandomTreesEmbedding,
+    StackingClassifier,
     VotingClassifier,
 )
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, SimpleImputer
-from sklearn.linear_model import LogisticRegression, Perceptron, Ridge
-from sklearn.model_selection import TunedThresholdClassifierCV
-from sklearn.multiclass import OneVsOneClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, Ridge, RidgeClassifier
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
@@ -39,6 +44,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from modelpack.adapters import sklearn as sklearn_adapter
 from modelpack.artifact import Encoding, ModelRef
+from modelpack.errors import UnsupportedOpsError
 from modelpack.signature import Signature
 from modelpack.steps import StepOptions
 from tests.sweep.sklearn_answers import Comparison, compared
@@ -123,6 +129,53 @@ def test_classifiers_of_classifiers(model: Any, target: str, tmp_path: Path) -> 
     found = outcome_of(model, Form(MIXED, rows=60, target=target, labels=labels), tmp_path)
     assert not found.reason
     assert found.rows > 200
+
+
+def calibrated(inner: Any) -> CalibratedClassifierCV:
+    return CalibratedClassifierCV(inner, cv=2)
+
+
+def stacked(inner: Any) -> StackingClassifier:
+    return StackingClassifier([("a", inner)], cv=2, stack_method="decision_function")
+
+
+BOOSTED = AdaBoostClassifier(n_estimators=3, random_state=0)
+GRADUAL = GradientBoostingClassifier(n_estimators=2, random_state=0)
+BAGGED = BaggingClassifier(RidgeClassifier(), 2, max_features=0.5, random_state=0)
+SCALED = make_pipeline(StandardScaler(), LogisticRegression())
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (calibrated(BOOSTED), "binary"),
+        (calibrated(BAGGED), "several"),
+        (calibrated(make_pipeline(StandardScaler(), BAGGED)), "binary"),
+        (calibrated(SCALED), "several"),
+        (calibrated(make_pipeline(StandardScaler(), GRADUAL)), "binary"),
+        (calibrated(OneVsRestClassifier(BOOSTED)), "binary"),
+        (stacked(BOOSTED), "several"),
+        (calibrated(StackingClassifier([("a", GaussianNB())], BOOSTED, cv=2)), "binary"),
+        (OneVsOneClassifier(BAGGED), "several"),
+        (OneVsRestClassifier(BAGGED), "several"),
+        (
+            FixedThresholdClassifier(BOOSTED, threshold=0.1, response_method="decision_function"),
+            "binary",
+        ),
+    ],
+    ids=lambda item: "".join(repr(item).split()),
+)
+def test_decisions_inside_of_other_classifiers(model: Any, target: str, tmp_path: Path) -> None:
+    labels = "bool" if target == "binary" else "gaps"
+    found = outcome_of(model, Form(MIXED, rows=60, target=target, labels=labels), tmp_path)
+    assert not found.reason
+    assert found.rows > 200
+
+
+def test_a_decision_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    form = Form(MIXED[:1] * 2, rows=60, target="binary")
+    with pytest.raises(UnsupportedOpsError, match="decision function of QuadraticDiscriminant"):
+        outcome_of(calibrated(QuadraticDiscriminantAnalysis()), form, tmp_path)
 
 
 @pytest.mark.parametrize(

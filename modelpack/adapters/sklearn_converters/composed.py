@@ -8,7 +8,7 @@ import numpy as np
 
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.sklearn_columns import final_step
-from modelpack.adapters.sklearn_converters.decisions import decision, positive, shares
+from modelpack.adapters.sklearn_converters.decisions import decides, decision, positive, shares
 from modelpack.adapters.sklearn_converters.functions import traced
 from modelpack.adapters.sklearn_converters.labels import finish_chosen
 from modelpack.adapters.sklearn_converters.steps import interpolated
@@ -128,8 +128,12 @@ def _undone(w: Writer, transformer: Any, values: str) -> str:
 
 def calibrates_itself(item: Any) -> bool:
     """Whether skl2onnx loses something of a CalibratedClassifierCV."""
-    inner = (each.estimator for each in item.calibrated_classifiers_)
-    return item.method != "sigmoid" or any(is_booster(final_step(each)) for each in inner)
+    inner = [each.estimator for each in item.calibrated_classifiers_]
+    # Raw scores are asked of the classes that have an option for them, probabilities of others,
+    # and of every pipeline.
+    return item.method != "sigmoid" or any(
+        is_booster(final_step(each)) or hasattr(each, "decision_function") for each in inner
+    )
 
 
 def calibrated(w: Writer) -> None:
@@ -237,13 +241,30 @@ def dummy_regressor(w: Writer) -> None:
 # --- stacking ------------------------------------------------------------------------------
 
 
+def stacks_itself(item: Any) -> bool:
+    """Whether skl2onnx loses something of a StackingClassifier."""
+    return not set(item.stack_method_) <= {"predict_proba"}
+
+
 def stacking(w: Writer) -> None:
     """What the estimators answer, as columns for the last one (StackingClassifier).
 
     Raises:
         NotImplementedError: of the decision function of some estimators.
     """
-    item, rows = w.item, w.rows()
+    item = w.item
+    final = w.ask(item.final_estimator_, _stacked(w, item, w.rows()))
+    index = w.cast(final.labels, "int64")
+    w.finish(w.chosen_labels(index, item.classes_), final.scores)
+
+
+@decides("StackingClassifier")
+def _of_stack(w: Writer, item: Any, rows: str) -> str:
+    return decision(w, item.final_estimator_, _stacked(w, item, rows))
+
+
+def _stacked(w: Writer, item: Any, rows: str) -> str:
+    """The columns that the last estimator of a stack is given."""
     two = len(item.classes_) == 2
     parts = []
     for estimator, method in zip(item.estimators_, item.stack_method_, strict=True):
@@ -256,10 +277,7 @@ def stacking(w: Writer) -> None:
         else:
             told = shares(w, estimator, rows)
             parts.append(w.columns(told, [1]) if two else told)
-    parts += [rows] if item.passthrough else []
-    final = w.ask(item.final_estimator_, w.joined(parts))
-    index = w.cast(final.labels, "int64")
-    w.finish(w.chosen_labels(index, item.classes_), final.scores)
+    return w.joined([*parts, rows] if item.passthrough else parts)
 
 
 # --- boosting ------------------------------------------------------------------------------

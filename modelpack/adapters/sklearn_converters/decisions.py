@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from sklearn.base import is_classifier, is_outlier_detector, is_regressor
@@ -11,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from modelpack.adapters.boosters import library_of
 from modelpack.adapters.boosters.converting import sums_of
 from modelpack.adapters.boosters.from_lightgbm import slope
+from modelpack.adapters.sklearn_converters.boosting import has_categories
 from modelpack.adapters.sklearn_converters.distances import kernel, squared_distances
 from modelpack.adapters.sklearn_converters.writer import Answer, Writer
 from modelpack.samples import Array
@@ -20,14 +22,30 @@ _LEAST_EXPONENT = float(np.log(np.finfo(np.float64).smallest_subnormal))
 # A number that float32 holds, and that changes no sum that it is added to.
 _NEXT_TO_ZERO = 1e-30
 
+# Writes the decision function of an estimator at rows, shaped as `decision` says.
+_Decide: TypeAlias = Callable[[Writer, Any, str], str]
+_OF_CLASS: dict[str, _Decide] = {}
+
+
+def decides(*names: str) -> Callable[[_Decide], _Decide]:
+    """Let `decision` write classes of estimators that are made of others by a function."""
+
+    def added(function: _Decide) -> _Decide:
+        _OF_CLASS.update(dict.fromkeys(names, function))
+        return function
+
+    return added
+
 
 def decision(w: Writer, estimator: Any, rows: str) -> str:
     """The decision function, ``[rows, classes]``, or ``[rows, 1]`` for two classes.
 
     Raises:
-        NotImplementedError: of an estimator that is neither linear nor a support vector machine.
+        NotImplementedError: it is not known how the estimator decides.
     """
     name = type(estimator).__name__
+    if name in _OF_CLASS:
+        return _OF_CLASS[name](w, estimator, rows)
     if hasattr(estimator, "steps"):
         before = [pair for pair in estimator.steps[:-1] if pair[1] not in (None, "passthrough")]
         if before:
@@ -50,13 +68,29 @@ def decision(w: Writer, estimator: Any, rows: str) -> str:
     raise NotImplementedError(f"the decision function of {name}")
 
 
+@decides("GradientBoostingClassifier", "HistGradientBoostingClassifier")
+def _of_boosting(w: Writer, item: Any, rows: str) -> str:
+    if has_categories(item):
+        raise NotImplementedError(f"the decision function of {type(item).__name__} of categories")
+    said = w.ask_raw(item, rows)
+    return w.columns(said, [1]) if len(item.classes_) == 2 else said
+
+
+@decides("FixedThresholdClassifier", "TunedThresholdClassifierCV")
+def _of_threshold(w: Writer, item: Any, rows: str) -> str:
+    return decision(w, getattr(item, "estimator_", None) or item.estimator, rows)
+
+
 def can_decide(estimator: Any) -> bool:
-    """Whether `decision` can write the decision function of a classifier."""
+    """Whether to ask a classifier for its decision function.
+
+    Of others that have one, probabilities are in the same order.
+    """
     while hasattr(estimator, "steps"):
         estimator = estimator.steps[-1][1]
     if not hasattr(estimator, "decision_function"):
         return False
-    if library_of(estimator) == "lightgbm":
+    if library_of(estimator) == "lightgbm" or type(estimator).__name__ == "BaggingClassifier":
         return True
     if type(estimator).__name__ in {"SVC", "NuSVC"}:
         return isinstance(estimator.kernel, str)

@@ -174,13 +174,7 @@ INSTEAD: dict[str, tuple[Callable[[Writer], None], Callable[[Any], bool]]] = {
         ("NuSVR", "OneClassSVM", "SVR"), (decisions.support_vectors, decisions.has_named_kernel)
     ),
     **dict.fromkeys(("NuSVC", "SVC"), (decisions.machine, decisions.decides_alone)),
-    "StackingClassifier": (
-        composed.stacking,
-        lambda item: (
-            "predict" in item.stack_method_
-            or ("decision_function" in item.stack_method_ and len(item.classes_) == 2)
-        ),
-    ),
+    "StackingClassifier": (composed.stacking, composed.stacks_itself),
 }
 
 

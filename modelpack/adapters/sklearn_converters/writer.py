@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -371,6 +372,18 @@ class Writer:
         scores = self._scope.declare_local_variable("asked_scores", kind())
         operator.outputs.append(scores)
         return Answer(labels, self.cast(scores.full_name, "float64"))
+
+    def ask_raw(self, estimator: Any, rows: str) -> str:
+        """Write another classifier by skl2onnx's own converter, asked for its raw scores.
+
+        Returns:
+            decisions, ``[rows, classes]``.
+        """
+        # skl2onnx keeps options by estimator, and this one may be asked for probabilities too.
+        asked = copy.copy(estimator)
+        for keeper in (self._scope, self._container):
+            keeper.add_options(id(asked), {"raw_scores": True})
+        return self.ask(asked, rows).scores
 
     def _given(self, estimator: Any, rows: str, kind: Any) -> Any:
         """Rows as an input of another estimator."""
