@@ -157,6 +157,7 @@ SCALED = make_pipeline(StandardScaler(), LogisticRegression())
         (stacked(BOOSTED), "several"),
         (calibrated(StackingClassifier([("a", GaussianNB())], BOOSTED, cv=2)), "binary"),
         (OneVsOneClassifier(BAGGED), "several"),
+        (OneVsOneClassifier(GRADUAL), "several"),  # with decisions of exactly 0
         (OneVsRestClassifier(BAGGED), "several"),
         (
             FixedThresholdClassifier(BOOSTED, threshold=0.1, response_method="decision_function"),

@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from modelpack.adapters.boosters import library_of
 from modelpack.adapters.boosters.converting import sums_of
 from modelpack.adapters.boosters.from_lightgbm import slope
+from modelpack.adapters.sklearn_columns import final_step
 from modelpack.adapters.sklearn_converters.boosting import has_categories
 from modelpack.adapters.sklearn_converters.distances import kernel, squared_distances
 from modelpack.adapters.sklearn_converters.writer import Answer, Writer
@@ -248,13 +249,19 @@ def _of_each_pair(item: Any) -> Array:
 def _of_pairs(w: Writer, item: Any, rows: str) -> str:
     if item.pairwise_indices_ is not None:
         raise NotImplementedError("precomputed kernels")
-    sure = w.joined([positive(w, inner, rows) for inner in item.estimators_])
-    seconds = []
-    for inner in item.estimators_:
-        said = w.cast(w.ask(inner, rows).labels, "float64")
-        seconds.append(w.upright(said))
-    votes = _votes(w, w.joined(seconds), sure, len(item.classes_))
+    each = [positive(w, inner, rows) for inner in item.estimators_]
+    pairs = zip(item.estimators_, each, strict=True)
+    seconds = [_is_second(w, inner, rows, said) for inner, said in pairs]
+    votes = _votes(w, w.joined(seconds), w.joined(each), len(item.classes_))
     return w.upright(w.column(votes, 1)) if len(item.classes_) == 2 else votes
+
+
+def _is_second(w: Writer, inner: Any, rows: str, said: str) -> str:
+    """1 where an estimator of two classes, 0 and 1, predicts the second, ``[rows, 1]``."""
+    if type(final_step(inner)).__name__ == "GradientBoostingClassifier":
+        # For skl2onnx a decision of 0 is for the first class.
+        return w.cast(w.op("GreaterOrEqual", said, w.constant(0.0)), "float64")
+    return w.upright(w.cast(w.ask(inner, rows).labels, "float64"))
 
 
 def _pairs(classes: int) -> tuple[Array, Array]:
