@@ -57,11 +57,11 @@ def _unwrapped(item: Any, asked: bool) -> Any:
         asked: whether it is asked to predict, and not to transform.
     """
     name = type(item).__name__
-    if name in _DELEGATES:
+    if name in _DELEGATES and hasattr(item, _DELEGATES[name]):  # not of a mere template
         return _unwrapped(getattr(item, _DELEGATES[name]), asked)
     if name in TRANSFORMING and not asked:
         return Transforming(item)
-    if name in {"RFE", "RFECV"} and asked:
+    if name in {"RFE", "RFECV"} and asked and hasattr(item, "estimator_"):
         return Pipeline([("select", item), ("estimator", _unwrapped(item.estimator_, asked))])
     if hasattr(item, "steps"):
         last = len(item.steps) - 1

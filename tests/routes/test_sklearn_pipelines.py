@@ -26,7 +26,11 @@ from sklearn.ensemble import (
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression, Perceptron, Ridge, RidgeClassifier
-from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    TunedThresholdClassifierCV,
+)
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -154,6 +158,7 @@ SCALED = make_pipeline(StandardScaler(), LogisticRegression())
         (calibrated(SCALED), "several"),
         (calibrated(make_pipeline(StandardScaler(), GRADUAL)), "binary"),
         (calibrated(OneVsRestClassifier(BOOSTED)), "binary"),
+        (calibrated(GridSearchCV(SCALED, {"logisticregression__C": [0.1, 1]}, cv=2)), "several"),
         (stacked(BOOSTED), "several"),
         (calibrated(StackingClassifier([("a", GaussianNB())], BOOSTED, cv=2)), "binary"),
         (OneVsOneClassifier(BAGGED), "several"),
