@@ -142,8 +142,14 @@ def write(file: Path, name: str, evidence: Evidence, seed: int) -> Golden:
     for member, noise in zip(members, evidence.noise, strict=False):
         member |= {f"{_NOISE}{key}": array.astype(np.float32) for key, array in noise.items()}
     write_cases(file, members)
-    about = (evidence.origin, seed, evidence.arithmetic)
-    return Golden(name, digest_file(file), len(members), *about)
+    return Golden(
+        path=name,
+        digest=digest_file(file),
+        cases=len(members),
+        origin=evidence.origin,
+        seed=seed,
+        arithmetic=evidence.arithmetic,
+    )
 
 
 def read(entry: Golden, root: Path, signature: Signature) -> Evidence:

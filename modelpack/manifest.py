@@ -18,7 +18,7 @@ from typing import Any
 from modelpack.artifact import MANIFEST_NAME, Artifact, Golden, digest_file, measure
 from modelpack.errors import InputError, ManifestError, ParityError
 from modelpack.parity import Verdict
-from modelpack.signature import EVERY_SIGNATURE, Signature
+from modelpack.signature import EVERY_SIGNATURE, Signature, unknown_signature
 
 SCHEMA_VERSION = 1
 DEFAULT_VERSION = "1"  # of a model whose user counts none
@@ -93,10 +93,7 @@ class Manifest:
             return self.signatures[0]
         held = {signature.name: signature for signature in self.signatures}
         if name not in held:
-            raise InputError(
-                f"'{self.name}' has no signature called '{name}', but {', '.join(held)}",
-                hint="choose one with --signature",
-            )
+            raise unknown_signature(self.name, name, list(held))
         return held[name]
 
     def signature_of(self, artifact: Artifact) -> Signature:

@@ -14,6 +14,14 @@ from modelpack.errors import ConversionError, InputError, first_line
 # protobuf refuses messages of 2 GiB and more; larger models keep weights beside the file.
 LARGEST_FILE = 1_900_000_000
 
+# Types of real numbers.
+FLOATS = {
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+}
+
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield a graph and the graphs of its nodes, at every depth."""

@@ -267,6 +267,14 @@ def _parse_dim(item: str, text: str) -> Dim:
     raise InputError(f"cannot read the dimension '{item}' in '{text}'", hint=_EXAMPLE)
 
 
+def unknown_signature(model: str, name: str, held: Collection[str]) -> InputError:
+    """The error that a model has no signature of this name, but others."""
+    return InputError(
+        f"'{model}' has no signature called '{name}', but {', '.join(held) or 'none at all'}",
+        hint="choose one with --signature",
+    )
+
+
 def requested(
     native: Signature, inputs: tuple[TensorSpec, ...], outputs: tuple[str, ...]
 ) -> Signature:

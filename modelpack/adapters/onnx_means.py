@@ -15,7 +15,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 from modelpack import onnx_graph
-from modelpack.adapters.onnx_padding import FLOATS
 
 MEANS = ("ReduceMean", "GlobalAveragePool")
 
@@ -33,7 +32,11 @@ def by_rows(model: onnx.ModelProto) -> None:
     """
     opset = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
     told = (*model.graph.input, *model.graph.value_info)
-    shapes = {each.name: _shape(each) for each in told if each.type.tensor_type.elem_type in FLOATS}
+    shapes = {
+        each.name: _shape(each)
+        for each in told
+        if each.type.tensor_type.elem_type in onnx_graph.FLOATS
+    }
     for graph in onnx_graph.graphs(model.graph):
         nodes = [
             part

@@ -17,13 +17,6 @@ from modelpack import onnx_graph
 # What makes no negative numbers, so that the nodes may become one.
 _NOT_NEGATIVE = {"Relu", "Sigmoid", "Softmax", "Abs", "Exp"}
 
-FLOATS = {
-    onnx.TensorProto.FLOAT,
-    onnx.TensorProto.FLOAT16,
-    onnx.TensorProto.DOUBLE,
-    onnx.TensorProto.BFLOAT16,
-}
-
 
 def keep_zeros(model: onnx.ModelProto) -> None:
     """Pad with -0.0 where ONNX Runtime would drop zeros: equal, and not taken for no padding."""
@@ -64,7 +57,9 @@ def _value(graph: Any, makers: dict[str, Any], pad: Any) -> Any:
         return None  # before opset 11
     name = pad.input[2] if len(pad.input) > 2 else ""
     if not name:
-        kinds = [item.data_type for item in graph.initializer if item.data_type in FLOATS]
+        kinds = [
+            item.data_type for item in graph.initializer if item.data_type in onnx_graph.FLOATS
+        ]
         kind = onnx.helper.tensor_dtype_to_np_dtype(kinds[0] if kinds else onnx.TensorProto.FLOAT)
         return np.zeros((), kind)
     constants = [item for item in graph.initializer if item.name == name]

@@ -30,6 +30,7 @@ from modelpack.signature import (
     in_order_of,
     refuse_swapped,
     requested,
+    unknown_signature,
 )
 from modelpack.steps import (
     CheckRequest,
@@ -137,7 +138,7 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
     with _nudged(function, options.nudge):
-        chosen = _in_float64(ref, signature) if options.wide else function
+        chosen = _in_float64(ref, function, names, signature) if options.wide else function
         write_cases(Path(outputs), [_answer(chosen, names, signature, feed) for feed in feeds])
         latency = timed(lambda: _answer(chosen, names, signature, feeds[0]), options.repeat)
     version = next(iter(versions(*_TOOLS).values()), "")
@@ -156,11 +157,12 @@ def check(ref: ModelRef, request: CheckRequest) -> list[Finding]:
     return [loaded, *checking.called(signature, request, call, lambda: call)]
 
 
-def _in_float64(ref: ModelRef, signature: Signature) -> Callable[..., dict[str, Any]]:
+def _in_float64(
+    ref: ModelRef, function: Any, names: Names, signature: Signature
+) -> Callable[..., dict[str, Any]]:
     """The function that computes in float64; it takes and gives the dtypes of the signature."""
     from modelpack.adapters.tensorflow_wide import widened
 
-    function, names = callable_of(ref)
     wide = widened(traced(function, names, signature), sum(count for _, count in _weights(ref)))
 
     def call(**feed: Any) -> dict[str, Any]:
@@ -341,10 +343,7 @@ def _chosen(ref: ModelRef, signatures: Iterable[str]) -> str:
         return wanted
     if every or (not ref.signature_name and len(names) == 1):
         return names[0]
-    raise InputError(
-        f"'{ref.display}' has no signature called '{wanted}', but {', '.join(names)}",
-        hint="choose one with --signature",
-    )
+    raise unknown_signature(ref.display, wanted, names)
 
 
 @lru_cache(maxsize=1)

@@ -24,6 +24,7 @@ from modelpack.signature import (
     DType,
     Signature,
     TensorSpec,
+    unknown_signature,
 )
 
 # TensorType of the TFLite schema, as far as models exchange them.
@@ -125,10 +126,7 @@ def _read(location: str, _changed: int, _size: int, name: str) -> File:
 def _chosen_key(file: str, keys: list[str], name: str) -> str:
     """The signature that is meant: the user's, the usual one, or the first; empty without any."""
     if name and name not in keys:
-        raise InputError(
-            f"'{file}' has no signature called '{name}', but {', '.join(keys) or 'none at all'}",
-            hint="choose one with --signature",
-        )
+        raise unknown_signature(file, name, keys)
     return name or (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in keys else next(iter(keys), ""))
 
 

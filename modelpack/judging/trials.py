@@ -13,12 +13,7 @@ from modelpack.errors import ContractError, InputError, ModelpackError
 from modelpack.golden import Evidence
 from modelpack.judging import noise
 from modelpack.judging.compare import Judgement, compare
-from modelpack.judging.runs import (
-    answers_of,
-    nudged_answers,
-    signature_of,
-    takes_empty,
-)
+from modelpack.judging.runs import answers_of, nudged_answers, signature_of, takes_empty
 from modelpack.parity import ParityReport, Verdict
 from modelpack.samples import EMPTY, Array, Case
 from modelpack.sources import Opened, run_cases

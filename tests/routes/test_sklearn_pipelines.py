@@ -112,6 +112,14 @@ def test_steps_that_were_wrong_once(model: Any, tmp_path: Path) -> None:
     assert found.rows > 200
 
 
+def assert_classified(model: Any, target: str, folder: Path) -> None:
+    """A classifier answers as scikit-learn's own, of booleans or of numbers with gaps."""
+    labels = "bool" if target == "binary" else "gaps"
+    found = outcome_of(model, Form(MIXED, rows=60, target=target, labels=labels), folder)
+    assert not found.reason
+    assert found.rows > 200
+
+
 @pytest.mark.parametrize(
     "model",
     [
@@ -129,10 +137,7 @@ def test_steps_that_were_wrong_once(model: Any, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("target", ["binary", "several"])
 def test_classifiers_of_classifiers(model: Any, target: str, tmp_path: Path) -> None:
-    labels = "bool" if target == "binary" else "gaps"
-    found = outcome_of(model, Form(MIXED, rows=60, target=target, labels=labels), tmp_path)
-    assert not found.reason
-    assert found.rows > 200
+    assert_classified(model, target, tmp_path)
 
 
 def calibrated(inner: Any) -> CalibratedClassifierCV:
@@ -172,10 +177,7 @@ SCALED = make_pipeline(StandardScaler(), LogisticRegression())
     ids=lambda item: "".join(repr(item).split()),
 )
 def test_decisions_inside_of_other_classifiers(model: Any, target: str, tmp_path: Path) -> None:
-    labels = "bool" if target == "binary" else "gaps"
-    found = outcome_of(model, Form(MIXED, rows=60, target=target, labels=labels), tmp_path)
-    assert not found.reason
-    assert found.rows > 200
+    assert_classified(model, target, tmp_path)
 
 
 def test_a_decision_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ import numpy as np
 
 from modelpack.adapters.boosters import is_booster
 from modelpack.adapters.sklearn_columns import final_step
-from modelpack.adapters.sklearn_converters.decisions import decides, decision, positive, shares
+from modelpack.adapters.sklearn_converters.decisions import (
+    below_threshold,
+    decides,
+    decision,
+    positive,
+    shares,
+)
 from modelpack.adapters.sklearn_converters.functions import traced
 from modelpack.adapters.sklearn_converters.labels import finish_chosen
 from modelpack.adapters.sklearn_converters.steps import interpolated
@@ -25,7 +31,7 @@ def threshold(w: Writer) -> None:
         NotImplementedError: of the decision function of some estimators.
     """
     item = w.item
-    inner = getattr(item, "estimator_", None) or item.estimator
+    inner = below_threshold(item)
     rows = w.rows()
     method = item._get_response_method()
     methods = [method] if isinstance(method, str) else list(method)

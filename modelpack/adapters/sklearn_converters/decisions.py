@@ -79,7 +79,12 @@ def _of_boosting(w: Writer, item: Any, rows: str) -> str:
 
 @decides("FixedThresholdClassifier", "TunedThresholdClassifierCV")
 def _of_threshold(w: Writer, item: Any, rows: str) -> str:
-    return decision(w, getattr(item, "estimator_", None) or item.estimator, rows)
+    return decision(w, below_threshold(item), rows)
+
+
+def below_threshold(item: Any) -> Any:
+    """The estimator whose answers a FixedThreshold- or TunedThresholdClassifier compares."""
+    return getattr(item, "estimator_", None) or item.estimator
 
 
 def can_decide(estimator: Any) -> bool:

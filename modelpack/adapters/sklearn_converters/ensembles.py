@@ -101,13 +101,9 @@ def _voted(w: Writer, labels: str, classes: Any) -> str:
 
 
 def _mean(w: Writer, parts: Sequence[str], weights: Array) -> str:
-    total = _sum(w, parts, weights)
-    return w.op("Div", total, w.constant(weights.sum()))
-
-
-def _sum(w: Writer, parts: Sequence[str], weights: Array) -> str:
     weighted = [
         part if weight == 1 else w.op("Mul", part, w.constant(weight))
         for part, weight in zip(parts, weights, strict=True)
     ]
-    return weighted[0] if len(weighted) == 1 else w.op("Sum", *weighted)
+    total = weighted[0] if len(weighted) == 1 else w.op("Sum", *weighted)
+    return w.op("Div", total, w.constant(weights.sum()))
