@@ -22,6 +22,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from modelpack.errors import ConversionError
 from modelpack.lowering.filters import Filters
+from modelpack.lowering.transposing import transposed
 
 Array: TypeAlias = npt.NDArray[Any]
 Perm: TypeAlias = tuple[int, ...]
@@ -162,7 +163,7 @@ class Value:
         logical_of_held = self.perm or identity
         wanted = np.argsort(perm) if perm is not None else identity
         order = [logical_of_held[axis] for axis in wanted]
-        return _transpose(self.held, order)
+        return transposed(self.held, order)
 
     def _constant_tensor(self, perm: Perm | None) -> Any:
         if perm in self._variables and not tf.executing_eagerly():
@@ -319,12 +320,3 @@ class Weights:
             )
         self.variables.append(variable)
         return variable
-
-
-def _transpose(tensor: Any, order: Sequence[int]) -> Any:
-    """Transpose; by a reshape where only axes of size 1 move."""
-    shape = tensor.shape.as_list()
-    moved = [axis for axis in order if shape[axis] != 1]
-    if moved == sorted(moved) and sum(size is None for size in shape) <= 1:
-        return tf.reshape(tensor, [-1 if shape[axis] is None else shape[axis] for axis in order])
-    return tf.transpose(tensor, order)
