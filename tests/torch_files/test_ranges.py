@@ -52,6 +52,22 @@ class Number(Counted):
         return self.words(first) * second[..., None] + self.places.weight.sum()
 
 
+class Hiding(Counted):
+    """A mask hides what is 0 in it: other numbers would overflow, as in CANINE."""
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones(5, 1) * second[:, None].float()
+        scores = (1.0 - mask[:, None]) * torch.finfo(torch.float32).min
+        return self.words(first) + torch.softmax(scores, -1).mean((1, 3))[..., None]
+
+
+class Difference(Counted):
+    """What is left of 1 is no mask where nothing is hidden by it."""
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self.words(first) + ((1.0 - second) * 0.5)[..., None]
+
+
 def saved(model: torch.nn.Module, directory: Path) -> ModelRef:
     path = directory / "net.pt2"
     first, second = torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 5, dtype=torch.int64)
@@ -65,9 +81,16 @@ def saved(model: torch.nn.Module, directory: Path) -> ModelRef:
 
 @pytest.mark.parametrize(
     ("kind", "highest"),
-    [(Counted, 1), (Truth, WORDS - 1), (Columns, PLACES - 1), (Number, WORDS - 1)],
+    [
+        (Counted, 1),
+        (Truth, WORDS - 1),
+        (Columns, PLACES - 1),
+        (Number, WORDS - 1),
+        (Hiding, 1),
+        (Difference, WORDS - 1),
+    ],
 )
-def test_counted_masks_are_zeros_and_ones_and_others_rows_of_their_table(
+def test_counted_and_hiding_masks_are_zeros_and_ones_and_others_rows_of_their_table(
     kind: type[torch.nn.Module], highest: int, tmp_path: Path
 ) -> None:
     ranges = describe(saved(kind(), tmp_path)).ranges
