@@ -14,6 +14,7 @@ from torch._dynamo.eval_frame import OptimizedModule
 from torch.export import ExportedProgram
 
 from modelpack import reference
+from modelpack.adapters.torch_regions import without_unused_regions
 from modelpack.adapters.torch_scan import check_sums, scan, shown, unknown_ops
 from modelpack.adapters.torch_transformers import load_pretrained
 from modelpack.adapters.torch_weights import advice, apply_weights, contents
@@ -84,7 +85,7 @@ def _demand_trust(ref: ModelRef) -> None:
 def _load_export(ref: ModelRef) -> ExportedProgram:
     check_sums(ref.path)
     try:
-        return torch.export.load(ref.location)
+        return _loaded_export(ref)
     except Exception as error:
         if unknown := unknown_ops(ref.location):
             raise UnsupportedOpsError(
@@ -92,14 +93,26 @@ def _load_export(ref: ModelRef) -> ExportedProgram:
                 hint="name the module that defines them with --import, and --trust it; what they "
                 "compute has to consist of PyTorch's own ops to be converted",
             ) from error
-        # PyTorch saves a region under no_grad whose results nothing uses, but cannot load it.
-        is_region = "wrap_with_set_grad_enabled" in str(error)
         raise InputError(
             f"PyTorch {torch.__version__} cannot load '{ref.display}': {first_line(error)}",
             hint="export the model again under torch.no_grad()"
-            if is_region
+            if _REGION in str(error)
             else "save it again with torch.export.save of a matching PyTorch version",
         ) from error
+
+
+# Code under no_grad, which PyTorch saves as a part of its own.
+_REGION = "wrap_with_set_grad_enabled"
+
+
+def _loaded_export(ref: ModelRef) -> ExportedProgram:
+    try:
+        return torch.export.load(ref.location)
+    except Exception as error:
+        repaired = without_unused_regions(ref.path) if _REGION in str(error) else None
+        if repaired is None:
+            raise
+    return torch.export.load(repaired)
 
 
 def _load_save(ref: ModelRef) -> Any:

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from modelpack.adapters.torch import describe, to_onnx
-from modelpack.adapters.torch_exporting import save_program
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.errors import ConversionError, InputError, ModelpackError, UnsupportedOpsError
+from modelpack.errors import ConversionError, ModelpackError, UnsupportedOpsError
 from modelpack.signature import TensorSpec
 from modelpack.steps import StepOptions
 
@@ -158,30 +157,3 @@ def test_a_branch_on_what_a_size_is_divisible_by_is_refused(tmp_path: Path) -> N
 
 def test_a_branch_whose_sides_agree_is_converted(tmp_path: Path) -> None:
     sizes(tmp_path, "Alike")
-
-
-class Unused(torch.nn.Module):
-    """A part computes without gradients, and nothing uses what it computes."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            _ = x + 1
-        return x * 2
-
-
-def test_a_part_without_gradients_that_pytorch_cannot_load_is_named(tmp_path: Path) -> None:
-    program = torch.export.export(Unused(), (torch.zeros(2, 3),))
-    torch.export.save(program, tmp_path / "net.pt2")
-
-    with pytest.raises(InputError, match="cannot load") as caught:
-        describe(ModelRef("torch", Encoding.TORCH_EXPORT, str(tmp_path / "net.pt2")))
-
-    assert "torch.no_grad()" in caught.value.hint
-
-
-def test_a_live_module_with_such_a_part_is_saved(tmp_path: Path) -> None:
-    save_program(Unused(), (TensorSpec.parse("x:float32[batch,3]"),), tmp_path / "net.pt2")
-
-    loaded = torch.export.load(tmp_path / "net.pt2").module()
-
-    assert torch.equal(loaded(torch.ones(5, 3))[0], torch.full((5, 3), 2.0))
