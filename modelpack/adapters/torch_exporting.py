@@ -24,7 +24,7 @@ from modelpack.adapters.torch_experts import batched_experts
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_fast_path import fast_path_notes
 from modelpack.adapters.torch_loading import load
-from modelpack.adapters.torch_precision import refuse_bfloat16
+from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
 from modelpack.adapters.torch_promotion import promoted
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
 from modelpack.adapters.torch_script import ScriptGraph, is_recurrent_script
@@ -73,6 +73,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
             f"PyTorch {torch.__version__} wrote opset {opset}, not {options.opset}",
             hint="torch.onnx writes opsets from 17 on; leave --opset away for its default",
         )
+    in_float32(model)
     refuse_bfloat16(model, source.display)
     zero_hidden_rows(model)
     tidy(model, signature)

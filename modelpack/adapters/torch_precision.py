@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
+from onnx import helper
 
 from modelpack import onnx_graph
 from modelpack.errors import UnsupportedOpsError
@@ -16,6 +17,39 @@ _MOVING = {
     *("Cast", "Concat", "Constant", "Flatten", "Gather", "Identity", "If", "Loop", "Reshape"),
     *("Scan", "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
 }
+
+# Ops that PyTorch computes in float32 and rounds once: a network of float32 that has a few of
+# them, as Falcon's biases of positions, answers the same where they are written so.
+_ROUNDED_ONCE = {"Add", "Div", "Mul", "Sub"}
+
+
+def in_float32(model: onnx.ModelProto) -> None:
+    """Let arithmetic on pairs of bfloat16 be float32 between casts, in place.
+
+    A model that takes or gives bfloat16 is left as it is: such tensors cannot be fed anyway.
+    """
+    ends = (*model.graph.input, *model.graph.output)
+    if any(value.type.tensor_type.elem_type == _BFLOAT16 for value in ends):
+        return
+    for graph in onnx_graph.graphs(model.graph):
+        values = set(_bfloat16_values(graph))
+        for node in list(graph.node):
+            if node.op_type in _ROUNDED_ONCE and values.issuperset((*node.input, *node.output)):
+                _cast_around(graph, node)
+
+
+def _cast_around(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    made = node.output[0]
+    place = next(index for index, other in enumerate(graph.node) if other is node)
+    node.output[0] = f"{made}_float32"
+    graph.node.insert(place + 1, _cast(node.output[0], made, _BFLOAT16))
+    for index, read in enumerate(node.input):
+        node.input[index] = f"{made}_from_{index}"
+        graph.node.insert(place, _cast(read, node.input[index], onnx.TensorProto.FLOAT))
+
+
+def _cast(read: str, made: str, dtype: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [read], [made], name=f"node_{made}_cast", to=dtype)
 
 
 def refuse_bfloat16(model: onnx.ModelProto, what: str) -> None:

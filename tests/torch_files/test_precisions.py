@@ -51,6 +51,12 @@ class Stored(nn.Linear):
         return x @ self.weight.float().T
 
 
+class Slopes(nn.Module):
+    def forward(self, x, bias):
+        slopes = torch.linspace(0.1, 0.9, 7).bfloat16()
+        return x + (slopes * bias.bfloat16() - 0.3).to(x.dtype)
+
+
 def seeded(kind, dtype, *sizes):
     torch.manual_seed(0)
     return kind(*sizes).eval().to(dtype)
@@ -145,6 +151,28 @@ def test_arithmetic_in_bfloat16_is_refused(nets: Path, name: str, spec: str, op:
     with pytest.raises(UnsupportedOpsError, match=op) as refused:
         exported(nets, name, spec)
     assert "--weights" in refused.value.hint
+
+
+def test_a_little_bfloat16_in_a_float32_network_is_rounded_as_pytorch_does(nets: Path) -> None:
+    file = nets.with_name("slopes.onnx")
+    ref = ModelRef(
+        "torch",
+        Encoding.PYTHON,
+        f"{nets}:Slopes",
+        inputs=(TensorSpec.parse("x:float32[batch,7]"), TensorSpec.parse("bias:float32[batch,7]")),
+    )
+    to_onnx(replace(ref, signature=describe(ref).signature), str(file), StepOptions())
+    source: dict[str, Any] = {}
+    exec(NETS, source)
+    bias = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32) * 100
+    x = np.zeros_like(bias)
+
+    [made] = onnxruntime.InferenceSession(file).run(None, {"x": x, "bias": bias})
+
+    want = source["Slopes"]()(torch.from_numpy(x), torch.from_numpy(bias)).numpy()
+    np.testing.assert_array_equal(made, want)
+    exact = np.linspace(0.1, 0.9, 7) * bias - 0.3
+    assert np.abs(want - exact).max() > 0.1  # its rounding shows
 
 
 @pytest.mark.slow
