@@ -17,7 +17,8 @@ import numpy as np
 from modelpack.adapters import keras_failures, keras_scan, keras_wide, savedmodel_writing
 from modelpack.adapters.keras_calling import Loaded, answer, layers_of, traced
 from modelpack.adapters.keras_loading import identity, import_keras, load, loaded_from
-from modelpack.adapters.keras_signature import native, ranges, renamed
+from modelpack.adapters.keras_ranges import ranges
+from modelpack.adapters.keras_signature import native, renamed
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError, InputError, ModelpackError
@@ -66,7 +67,7 @@ def describe(ref: ModelRef) -> Description:
         precision=sizes.most_common(1)[0][0] if sizes else "float32",
         bindings=renamed(native(loaded), signature),
         producer=loaded.producer,
-        ranges=ranges(signature, layers),
+        ranges=ranges(loaded.model, signature),
         computes_in=_coarsest(layers),
         fingerprint=_fingerprint(loaded.model) if ref.encoding is Encoding.PYTHON else "",
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modelpack.adapters.keras_memory import answers_forgotten
 from modelpack.adapters.keras_tracing import plain_forms
 from modelpack.errors import InputError
 from modelpack.samples import Case, numpy_dtype
@@ -65,7 +66,7 @@ def answer(loaded: Loaded, signature: Signature, feed: Case) -> Case:
     flat = [
         tf.constant(feed[spec.name], tf.as_dtype(spec.dtype.value)) for spec in signature.inputs
     ]
-    with plain_forms():
+    with plain_forms(), answers_forgotten():
         value = loaded.model(packed(loaded.structure, flat), training=False)
     leaves = _flat_outputs(value)
     return {

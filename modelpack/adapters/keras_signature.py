@@ -13,7 +13,6 @@ from modelpack.adapters.keras_calling import Loaded, output_leaves
 from modelpack.artifact import ModelRef
 from modelpack.errors import ConversionError, InputError
 from modelpack.signature import DEFAULT_SIGNATURE, Dim, DType, Signature, TensorSpec
-from modelpack.steps import Range
 
 # Names that Keras makes up; their number tells how many layers the process made before.
 _MADE_UP_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_?\d+)?\Z")
@@ -235,19 +234,6 @@ def _named(shape: list[int | None] | None, first: _Sized, second: _Sized) -> tup
         ]
         dims.append(size if size is not None or not fits else fits[0])
     return tuple(dims)
-
-
-def ranges(signature: Signature, layers: list[Any]) -> dict[str, Range]:
-    """The token ids that every Embedding layer of the model knows, for integer inputs."""
-    rows = [int(layer.input_dim) for layer in layers if type(layer).__name__ == "Embedding"]
-    if not rows:
-        return {}
-    usual = Range(low=(0.0,), high=(float(min(rows) - 1),))
-    integers = [spec.name for spec in signature.inputs if spec.dtype.is_integer]
-    # Keras casts ids: an Embedding without an Input layer says float32.
-    only = signature.inputs[0] if len(signature.inputs) == 1 else None
-    names = integers or ([only.name] if only and only.dtype.is_float else [])
-    return dict.fromkeys(names, usual)
 
 
 def renamed(native: Signature, given: Signature) -> dict[str, str]:
