@@ -30,10 +30,10 @@ def by_rows(function: Any) -> int:
         how many means there were.
     """
     nodes = function.node_def
-    shapes = {node.name: _saved_shapes(node.attr) for node in nodes}
+    shapes = {node.name: saved_shapes(node.attr) for node in nodes}
     for place, argument in enumerate(function.signature.input_arg):
         known = function.arg_attr[place].attr if place in function.arg_attr else {}
-        shapes[argument.name] = _saved_shapes(known)
+        shapes[argument.name] = saved_shapes(known)
     constants = {
         node.name: tf.make_ndarray(node.attr["value"].tensor)
         for node in nodes
@@ -70,7 +70,7 @@ def _rows(node: Any, shapes: Mapping[str, Any], constants: Mapping[str, Any]) ->
     return places[-1] if min(sizes) > 0 and prod(sizes) >= _MANY else None
 
 
-def _saved_shapes(attributes: Any) -> Any:
+def saved_shapes(attributes: Any) -> Any:
     """The shapes of a node's results, where they are saved: to read what is not would add it."""
     return attributes["_output_shapes"].list.shape if "_output_shapes" in attributes else ()
 

@@ -219,6 +219,12 @@ def test_prelu_slopes(shape: tuple[int, ...]) -> None:
     check(node_model("PRelu", [x], opset=16, constants={1: slope}), [x])
 
 
+def test_prelu_of_volumes() -> None:
+    x = RANDOM.normal(size=(2, 3, 4, 4, 4)).astype(np.float32)
+    slope = RANDOM.normal(size=(3, 1, 1, 1)).astype(np.float32)
+    check(node_model("PRelu", [x], opset=16, constants={1: slope}), [x])
+
+
 @pytest.mark.parametrize(
     ("op", "bias"),
     [("Gelu", 0), ("FastGelu", 0), ("FastGelu", 1), ("BiasGelu", 1), ("QuickGelu", 0)],
