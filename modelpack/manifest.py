@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -60,7 +60,8 @@ class Manifest:
         version: the model's version, as the user counts.
         source: what it was made from.
         signatures: ``serving_default`` first.
-        artifacts: sorted by path.
+        artifacts: sorted by path. A file of several signatures has an entry for each, in their
+            order.
         golden: golden samples of the first signature, when there are any.
     """
 
@@ -120,10 +121,29 @@ class Manifest:
             if golden is not None
         )
 
+    def in_file(self, path: str) -> tuple[Artifact, ...]:
+        """Return the entries of a file: one for each signature that it holds."""
+        return tuple(item for item in self.artifacts if item.path == path)
+
+    def name_in_file(self, artifact: Artifact) -> str:
+        """Return what the file calls the artifact's signature; empty where it has no other."""
+        return artifact.signature if len(self.in_file(artifact.path)) > 1 else ""
+
+    def title(self, artifact: Artifact) -> str:
+        """Return the artifact's path, with its signature where the file has several."""
+        name = self.name_in_file(artifact)
+        return f"{artifact.path} ({name})" if name else artifact.path
+
     def with_artifacts(self, *artifacts: Artifact) -> Manifest:
         """Return the manifest with artifacts added, replacing those of the same paths."""
-        kept = {item.path: item for item in (*self.artifacts, *artifacts)}
-        return replace(self, artifacts=tuple(kept[path] for path in sorted(kept)))
+        replaced = {item.path for item in artifacts}
+        kept = (item for item in self.artifacts if item.path not in replaced)
+        return replace(self, artifacts=by_path((*kept, *artifacts)))
+
+
+def by_path(artifacts: Iterable[Artifact]) -> tuple[Artifact, ...]:
+    """Return artifacts in the order of a manifest; those of one file stay as they are given."""
+    return tuple(sorted(artifacts, key=lambda item: item.path))
 
 
 # --- YAML ----------------------------------------------------------------------------
@@ -228,13 +248,11 @@ def _check(manifest: Manifest, where: str) -> None:
         raise ManifestError(f"{where} has no signature")
     for artifact in manifest.artifacts:
         manifest.signature(artifact.signature)
-    for what, names in (
-        ("artifacts", [artifact.path for artifact in manifest.artifacts]),
-        ("signatures", [signature.name for signature in manifest.signatures]),
-    ):
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ManifestError(f"{where} lists two {what} called '{doubled[0]}'")
+    names = [signature.name for signature in manifest.signatures]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise ManifestError(f"{where} lists two signatures called '{doubled[0]}'")
+    _check_shared_files(manifest, where)
     paths = [artifact.path for artifact in manifest.artifacts]
     paths += [name for artifact in manifest.artifacts for name in artifact.sidecars]
     paths += [golden.path for golden in manifest.goldens()]
@@ -242,6 +260,26 @@ def _check(manifest: Manifest, where: str) -> None:
         parts = PurePosixPath(path)
         if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\\" in path:
             raise ManifestError(f"{where} names the path '{path}', which leaves its directory")
+
+
+def _check_shared_files(manifest: Manifest, where: str) -> None:
+    """Refuse entries of one path that are no signatures of one file."""
+    known: dict[str, Artifact] = {}
+    signatures: set[tuple[str, str]] = set()
+    for item in manifest.artifacts:
+        if (item.path, item.signature) in signatures:
+            raise ManifestError(
+                f"{where} lists two artifacts called '{item.path}' of the signature "
+                f"'{item.signature}'"
+            )
+        signatures.add((item.path, item.signature))
+        if _file_facts(known.setdefault(item.path, item)) != _file_facts(item):
+            raise ManifestError(f"{where} says different things about the file '{item.path}'")
+
+
+def _file_facts(artifact: Artifact) -> tuple[object, ...]:
+    """What an entry says about the file, and not about a signature of it."""
+    return artifact.format, artifact.digest, artifact.size, artifact.precision, artifact.sidecars
 
 
 @cache
@@ -332,17 +370,16 @@ def read(path: Path) -> Manifest:
     return load(text, file.name)
 
 
-def find(model: Path) -> tuple[Manifest, Artifact] | None:
-    """Return the manifest that lists an artifact and its entry there; None if there is none.
+def find(model: Path) -> tuple[Manifest, tuple[Artifact, ...]] | None:
+    """Return the manifest that lists a file and its entries there; None if there is none.
 
     It is looked for beside the file (``model.onnx.modelpack.yaml``) and in its directory.
     """
     for file in (side_path(model), model.parent / MANIFEST_NAME):
         if file.is_file():
             manifest = read(file)
-            for artifact in manifest.artifacts:
-                if artifact.path == model.name:
-                    return manifest, artifact
+            if entries := manifest.in_file(model.name):
+                return manifest, entries
     return None
 
 
@@ -366,7 +403,7 @@ def verify(manifest: Manifest, root: Path) -> None:
         ManifestError: listing every file that is missing or differs.
     """
     wrong = []
-    for artifact in manifest.artifacts:
+    for artifact in {item.path: item for item in manifest.artifacts}.values():
         path = root / artifact.path
         files = [path, *(path.parent / name for name in artifact.sidecars)]
         if not all(file.exists() for file in files):

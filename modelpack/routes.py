@@ -35,6 +35,8 @@ class Format:
         quantizer: entry of the function that quantizes this format; empty if there is none.
         checks: whether the adapter offers ``check``.
         runtimes: names of what can run it, the usual one first.
+        joiner: entry of the function that makes one file of files of one signature each; empty
+            for formats that have one signature a file.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Format:
     quantizer: str = ""
     checks: bool = False
     runtimes: tuple[str, ...] = ()
+    joiner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ FORMATS = (
         quantizer="modelpack.adapters.tflite:quantize",
         checks=True,
         runtimes=("litert", "plain"),
+        joiner="modelpack.adapters.tflite_signatures:join",
     ),
     Format("server", "modelpack.adapters.server", checks=True),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from modelpack.artifact import Artifact
 from modelpack.errors import InputError
@@ -12,6 +13,9 @@ from modelpack.metrics import Measured, measured, suited
 from modelpack.samples import Array, Case
 from modelpack.signature import Signature
 from modelpack.validation import Score
+
+Key: TypeAlias = tuple[str, str]
+"""Path and signature of an artifact: what tells it from the others of its manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +87,26 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def baseline(artifacts: Sequence[Artifact]) -> dict[str, str]:
+def baseline(artifacts: Sequence[Artifact]) -> dict[Key, Key]:
     """What each artifact of a manifest is compared with where there is no other reference.
 
     A quantized artifact is compared with the float one it was made from, if that is there;
     float ones with the first of them that has the same signature.
 
     Returns:
-        The path of the reference by the artifact's path; those without one are left out.
+        The key of the reference by the artifact's key; those without one are left out.
     """
     floats = [item for item in artifacts if item.quantization is None]
     firsts = {item.signature: item.path for item in reversed(floats)}
-    found = {item.path: firsts[item.signature] for item in floats}
-    paths = {item.path for item in floats}
+    found = {key(item): (firsts[item.signature], item.signature) for item in floats}
+    known = set(found)
     for item in artifacts:
-        if item.quantization is not None and item.quantization.of in paths:
-            found[item.path] = item.quantization.of
-    return {path: other for path, other in found.items() if other != path}
+        if item.quantization is not None:
+            other = (item.quantization.of, item.signature)
+            found |= {key(item): other} if other in known else {}
+    return {one: other for one, other in found.items() if other != one}
+
+
+def key(artifact: Artifact) -> Key:
+    """The key of an artifact."""
+    return artifact.path, artifact.signature

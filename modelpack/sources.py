@@ -310,8 +310,6 @@ def run_step(
     )
     for note in result.notes:
         log.warning("%s", note)
-    if not target.exists():
-        raise ContractError(f"{entry} reported success but wrote nothing")
     assert source.signature is not None
     promised = source.signature.with_dims(result.fixed_dims)
     product = ModelRef(
@@ -320,8 +318,55 @@ def run_step(
         str(target),
         signature=promised,
         channel_last=(*source.channel_last, *result.channel_last),
+        # Quantizing keeps all signatures of a file; converting takes one.
+        signature_name=source.signature_name if isinstance(options, QuantizeRequest) else "",
     )
-    expected = product.exchanged
+    return result, opened_result(pool, product, entry)
+
+
+def joined(
+    pool: WorkerPool, form: Format, parts: Sequence[ModelRef], target: Path
+) -> tuple[StepResult, list[Opened]]:
+    """Put files of one signature each into one, and check that it has each of them.
+
+    Args:
+        pool: the workers.
+        form: the format of all files, which has a joiner.
+        parts: the files; their signatures are settled, and have different names.
+        target: the file that is written.
+
+    Returns:
+        The step, and the file, opened with the signature of each part.
+
+    Raises:
+        ContractError: it wrote nothing, or did not keep a signature.
+        ConversionError: the parts cannot be one file.
+    """
+    result = pool.call(
+        worker_key(form), form.joiner, StepResult, [part.exchanged for part in parts], str(target)
+    )
+    opened = []
+    for part in parts:
+        assert part.signature is not None
+        whole = replace(part, location=str(target), signature_name=part.signature.name)
+        opened.append(opened_result(pool, whole, form.joiner))
+    return result, opened
+
+
+def opened_result(pool: WorkerPool, product: ModelRef, entry: str) -> Opened:
+    """Open what a step wrote, and check that it has the signature that is in force.
+
+    Args:
+        pool: the workers.
+        product: the file; its signature is what it must have.
+        entry: of the step.
+
+    Raises:
+        ContractError: there is nothing, or it does not have the signature.
+    """
+    if not product.path.exists():
+        raise ContractError(f"{entry} reported success but wrote nothing")
+    form, expected = adapter_of(product), product.exchanged
     found = pool.call(
         worker_key(form), f"{form.adapter}:describe", Description, expected, failure=ContractError
     )
@@ -332,7 +377,7 @@ def run_step(
             f"{entry} did not keep the signature: " + "; ".join(broken),
             hint="this is a defect of the converter; try another format or name",
         )
-    return result, replace(_opened(product, found), ref=product)
+    return replace(_opened(product, found), ref=product)
 
 
 def run_cases(

@@ -134,11 +134,27 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """Typical inputs of one signature of a file: an ``.npz`` of cases; empty when not needed."""
+
+    signature: Signature
+    cases: str
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizeRequest:
-    """What to quantize to. ``calibration`` is an ``.npz`` of cases; empty when not needed."""
+    """What to quantize to.
+
+    Attributes:
+        scheme: one of `modelpack.artifact.SCHEMES`.
+        calibration: an ``.npz`` of typical cases; empty when not needed.
+        others: likewise of the further signatures of a file that has several, all of which are
+            quantized.
+    """
 
     scheme: str
     calibration: str = ""
+    others: tuple[Calibration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

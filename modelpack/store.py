@@ -6,6 +6,7 @@ beside it as ``<file>.modelpack.yaml``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,17 @@ def single_format(output: Path) -> str:
 def golden_name(output: Path) -> str:
     """The file name of the golden samples of an output."""
     return f"{output.name}.{_GOLDEN_NAME}" if single_format(output) else _GOLDEN_NAME
+
+
+def label(signature: str) -> str:
+    """What stands for a signature in the names of files."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", signature)
+
+
+def labelled(name: str, mark: str) -> str:
+    """A file name with a mark before its suffixes: ``model.decode.tflite``."""
+    stem, dot, suffix = name.partition(".")
+    return f"{stem}.{mark}{dot}{suffix}"
 
 
 def save(

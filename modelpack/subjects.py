@@ -23,6 +23,7 @@ from modelpack.signature import (
     TensorSpec,
     differences,
     for_inputs,
+    unknown_signature,
 )
 from modelpack.sources import WITH_NAMES, Opened, Request, locate, open_model
 from modelpack.worker import WorkerPool
@@ -60,7 +61,7 @@ def subjects(pool: WorkerPool, request: Request, only: str = "") -> list[Subject
         return _packed(_unpacked(pool, ref, "package"), request, only)
     if ref.encoding is Encoding.MODELPACK:
         return _packed(ref.path, request, only)
-    return [_single(ref, request, only)]
+    return _of_file(ref, request, only)
 
 
 def references(pool: WorkerPool, request: Request, found: Sequence[Subject]) -> list[Opened]:
@@ -134,7 +135,7 @@ def reference(pool: WorkerPool, request: Request) -> Opened:
     elif ref.encoding is Encoding.MODELPACK:
         subject = _nearest(_packed(ref.path, request), ref)
     else:
-        subject = _single(ref, request)
+        subject = _of_file(ref, request)[0]
     opened, problems = opened_subject(pool, subject)
     if problems:
         raise InputError(f"the signature of the reference does not hold: {'; '.join(problems)}")
@@ -285,20 +286,27 @@ def _asked(manifest: Manifest, request: Request, only: str) -> str:
     return request.signature_name or ("" if _is_nameless(manifest) else only)
 
 
-def _single(ref: ModelRef, request: Request, only: str = "") -> Subject:
+def _of_file(ref: ModelRef, request: Request, only: str = "") -> list[Subject]:
+    """The models in a file: one for each signature that a manifest lists, or the one asked for."""
     if ref.encoding in _WITHOUT_FILE:
-        return Subject(ref, Path())
+        return [Subject(ref, Path())]
     known = find(ref.path)
     if known is None:
-        return Subject(ref, ref.path.parent)
-    manifest, artifact = known
+        return [Subject(ref, ref.path.parent)]
+    manifest, artifacts = known
     name = _asked(manifest, request, only)
-    if name not in {"", artifact.signature}:
-        raise InputError(
-            f"'{ref.display}' implements the signature '{artifact.signature}', not '{name}'"
-        )
-    verify(replace(manifest, artifacts=(artifact,)), ref.path.parent)
-    return _promised(manifest, artifact, ref.path.parent, request)
+    chosen = [item for item in artifacts if name in {"", item.signature}]
+    if not chosen:
+        raise _without(ref, [item.signature for item in artifacts], name)
+    verify(replace(manifest, artifacts=artifacts), ref.path.parent)
+    return [_promised(manifest, item, ref.path.parent, request) for item in chosen]
+
+
+def _without(ref: ModelRef, held: list[str], name: str) -> InputError:
+    """What is wrong with a file that has other signatures than the one that is asked for."""
+    if len(held) > 1:
+        return unknown_signature(ref.display, name, held)
+    return InputError(f"'{ref.display}' implements the signature '{held[0]}', not '{name}'")
 
 
 def _promised(manifest: Manifest, artifact: Artifact, root: Path, request: Request) -> Subject:
@@ -310,6 +318,7 @@ def _promised(manifest: Manifest, artifact: Artifact, root: Path, request: Reque
         signature=manifest.signature_of(artifact),
         channel_last=artifact.channel_last,
         runtime=request.runtime,
+        signature_name=manifest.name_in_file(artifact),
     )
     return Subject(ref, root, manifest, artifact)
 

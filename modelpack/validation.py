@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelpack.manifest import Source
 from modelpack.parity import ParityReport, TensorDiff, Verdict
@@ -237,6 +237,17 @@ class ValidationReport:
 
     def __bool__(self) -> bool:
         return self.verdict is Verdict.PASSED
+
+    def titled(self) -> ValidationReport:
+        """The report for people: paths of files that occur repeatedly tell the signature too."""
+        paths = [item.path for item in self.artifacts]
+        told = (
+            replace(item, path=f"{item.path} ({item.signature.name})")
+            if paths.count(item.path) > 1 and item.signature is not None
+            else item
+            for item in self.artifacts
+        )
+        return replace(self, artifacts=tuple(told))
 
     @property
     def failed(self) -> bool:

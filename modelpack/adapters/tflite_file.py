@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import re
 import struct
 from collections import Counter
@@ -170,7 +171,7 @@ def _entries(maps: Any, graph: Any, indices: Any) -> list[tuple[str, int]]:
     return found
 
 
-def parse(content: bytes, name: str) -> Any:
+def parse(content: bytes | mmap.mmap, name: str) -> Any:
     """Unpack the flatbuffer and check every offset that a runtime would follow blindly.
 
     Raises:
@@ -210,6 +211,10 @@ def _structure_problem(model: Any, size: int) -> str:
     for definition in model.signatureDefs or ():
         if not 0 <= definition.subgraphIndex < len(model.subgraphs):
             return "a signature refers to a graph that is not there"
+        count = len(model.subgraphs[definition.subgraphIndex].tensors or ())
+        maps = (*(definition.inputs or ()), *(definition.outputs or ()))
+        if any(item.tensorIndex >= count for item in maps):
+            return "a signature refers to a tensor that is not there"
     return _key_problem([item.signatureKey or b"" for item in model.signatureDefs or ()])
 
 

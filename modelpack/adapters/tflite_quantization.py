@@ -22,7 +22,7 @@ from modelpack.artifact import SCHEMES, ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import QuantizationError, first_line
 from modelpack.samples import Case, read_cases
-from modelpack.signature import DType, bound_names
+from modelpack.signature import DType, Signature, bound_names
 from modelpack.steps import QuantizeRequest, StepResult
 
 _QUANTIZED = {DType.INT8, DType.UINT8, DType.INT16, DType.UINT16}
@@ -43,7 +43,7 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
             hint=f"use one of {', '.join(SCHEMES)}",
         )
     file = parsed(source)
-    _refuse_several(file, source)
+    _refuse_left_out(file, source, request)
     _refuse_quantized(file, source)
     if request.scheme == "static-int8" and "WHILE" in op_counts(file.model):
         raise QuantizationError(
@@ -69,12 +69,15 @@ def quantize(source: ModelRef, target: str, request: QuantizeRequest) -> StepRes
     )
 
 
-def _refuse_several(file: File, source: ModelRef) -> None:
-    if file.others:
+def _refuse_left_out(file: File, source: ModelRef, request: QuantizeRequest) -> None:
+    """Refuse a file with signatures that are not asked for, since all of it is quantized."""
+    asked = {item.signature.name for item in request.others}
+    left = [item.name for item in file.others if item.name not in asked]
+    if left:
         raise QuantizationError(
-            f"'{source.display}' has several signatures, of which only one would be compared: "
-            + ", ".join([file.signature.name, *(item.name for item in file.others)]),
-            hint="quantize a file of one signature",
+            f"'{source.display}' has signatures that would be quantized too, and compared with "
+            f"nothing: {', '.join(left)}",
+            hint="convert the model that it was made from with --signature all, and quantize that",
         )
 
 
@@ -208,13 +211,19 @@ def _calibration_feeds(source: ModelRef, request: QuantizeRequest) -> dict[str, 
             f"'{source.display}' has no signature, which calibration needs to bind the samples",
             hint="convert the model again, or use dynamic-int8",
         )
-    signature = source.signature or file.signature
-    bound = bound_names(signature.inputs, file.signature.inputs)
-    feeds = read_cases(Path(request.calibration), signature.inputs)
+    own = source.signature or file.signature
+    feeds = {file.key: _feeds(own, file.signature, request.calibration)}
+    natives = {item.name: item for item in file.others}
+    for item in request.others:
+        name = item.signature.name
+        feeds[name] = _feeds(item.signature, natives[name], item.cases)
+    return feeds
+
+
+def _feeds(signature: Signature, native: Signature, cases: str) -> list[Case]:
+    """The samples of one signature, by the file's own names."""
+    bound = bound_names(signature.inputs, native.inputs)
+    feeds = read_cases(Path(cases), signature.inputs)
     if not feeds:
         raise QuantizationError("the calibration data holds no samples")
-    return {
-        file.key: [
-            {own: feed[name] for name, own in bound.items() if name in feed} for feed in feeds
-        ]
-    }
+    return [{own: feed[name] for name, own in bound.items() if name in feed} for feed in feeds]

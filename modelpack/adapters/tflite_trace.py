@@ -16,6 +16,7 @@ import numpy as np
 
 from modelpack.adapters.tflite import entering, leaving
 from modelpack.adapters.tflite_file import op_names, parsed
+from modelpack.adapters.tflite_signatures import with_one_signature
 from modelpack.artifact import ModelRef
 from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError
@@ -29,9 +30,10 @@ def trace(ref: ModelRef, cases: str, target: str) -> list[Probe]:
     Raises:
         InputError: LiteRT cannot load or run the file.
     """
-    graph = _Graph(ref)
-    feed = graph.feed(cases)
-    content = Path(ref.location).read_bytes()
+    with with_one_signature(ref) as one:
+        graph = _Graph(one)
+        feed = graph.feed(cases)
+        content = one.path.read_bytes()
     interpreter = _ran(content, {graph.index[name]: array for name, array in feed.items()})
     details = {item["index"]: item for item in interpreter.get_tensor_details()}
     with TraceWriter(Path(target)) as writer:
@@ -51,10 +53,14 @@ def replay(ref: ModelRef, cases: str, given: str, outputs: str) -> None:
         given: ``.npz`` with one case: values by tensor name, as in the trace. May be empty.
         outputs: gets one case, with the names of the signature.
     """
-    assert ref.signature is not None
-    graph = _Graph(ref)
+    with with_one_signature(ref) as one:
+        _replay(_Graph(one), cases, given, outputs)
+
+
+def _replay(graph: _Graph, cases: str, given: str, outputs: str) -> None:
+    assert graph.ref.signature is not None
     values = graph.feed(cases) | next(iter(read_cases(Path(given))), {})
-    names = {spec.name: graph.output_of(spec) for spec in ref.signature.outputs}
+    names = {spec.name: graph.output_of(spec) for spec in graph.ref.signature.outputs}
     computed = sorted({index for index in names.values() if graph.names[index] not in values})
     found = {graph.index[name]: array for name, array in values.items()}
     if computed:
@@ -74,10 +80,11 @@ def cut(ref: ModelRef, given: str, wanted: str, target: str) -> None:
         wanted: name of the tensor that becomes the output.
         target: the file to write.
     """
-    graph = _Graph(ref)
     values = next(iter(read_cases(Path(given))), {})
-    inputs = [graph.index[name] for name in values]
-    Path(target).write_bytes(graph.cut(inputs, [graph.index[wanted]], values))
+    with with_one_signature(ref) as one:
+        graph = _Graph(one)
+        inputs = [graph.index[name] for name in values]
+        Path(target).write_bytes(graph.cut(inputs, [graph.index[wanted]], values))
 
 
 @dataclass

@@ -74,6 +74,7 @@ def validation(report: ValidationReport, manner: Manner) -> None:
         from modelpack.reports import document
 
         print_json(document.document(report))
+    report = report.titled()
     for item in report.artifacts:
         for line in item.reasons:
             style = "bold red" if item.verdict is Verdict.FAILED else "yellow"
@@ -184,7 +185,7 @@ def inspection(found: Inspection, manner: Manner) -> None:
         table = _table("artifact", "size", "precision", "verdict", "max error", "route")
         for item in found.manifest.artifacts:
             table.add_row(
-                item.path,
+                found.manifest.title(item),
                 size(item.size),
                 item.precision,
                 _verdict(item.parity.verdict),

@@ -49,6 +49,7 @@ _PAGE = """<!DOCTYPE html>
 
 def page(report: ValidationReport) -> str:
     """Return the page; figures of distributions are in it if the report has details."""
+    report = report.titled()
     parts = [
         _header(report),
         _verdicts(report),

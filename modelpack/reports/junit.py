@@ -20,6 +20,7 @@ def junit(report: ValidationReport) -> str:
     A case fails with what it is of. One that could not be judged (``unverified`` or
     ``inconclusive``) is skipped, with the reason.
     """
+    report = report.titled()
     suite = Element("testsuite", name=_text(report.model))
     for item in report.artifacts:
         suite.append(_artifact(report.model, item))

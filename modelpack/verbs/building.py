@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelpack.artifact import SCHEMES, Step
 from modelpack.errors import ConversionError, InputError
 from modelpack.routes import Converter, Route, formats
-from modelpack.sources import Opened, run_step
+from modelpack.sources import Opened, joined, run_step
 from modelpack.steps import StepOptions
-from modelpack.store import golden_name, single_format
+from modelpack.store import golden_name, label, labelled, single_format
 from modelpack.worker import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -47,24 +46,24 @@ class Place:
         return self._labelled(golden_name(self.output))
 
     def _labelled(self, name: str) -> str:
-        stem, dot, suffix = name.partition(".")
-        return f"{stem}.{self.label}{dot}{suffix}" if self.label else name
+        return labelled(name, self.label) if self.label else name
 
 
 def places(output: Path, signatures: list[str]) -> list[Place]:
     """A place for each signature: the first has the usual names, the others' tell which they are.
 
     Raises:
-        InputError: the output is one file, or names of signatures do not differ as files, or
-            are too long for them.
+        InputError: the output is one file of a format that has one signature a file, or names
+            of signatures do not differ as files, or are too long for them.
     """
-    if len(signatures) > 1 and single_format(output):
+    form = single_format(output)
+    if len(signatures) > 1 and form and not formats()[form].joiner:
         raise InputError(
             f"'{output}' is one file, but {len(signatures)} signatures become one each: "
             + ", ".join(signatures),
             hint="give a directory",
         )
-    labels = [re.sub(r"[^A-Za-z0-9_-]", "_", name) for name in signatures[1:]]
+    labels = [label(name) for name in signatures[1:]]
     unfit = [name for name in signatures[1:] if not 0 < len(name) <= _LONGEST_LABEL]
     if unfit:
         raise InputError(
@@ -72,14 +71,14 @@ def places(output: Path, signatures: list[str]) -> list[Place]:
             f"'{unfit[0][:40]}'",
             hint="convert it alone, to a file: --signature NAME with -o FILE",
         )
-    folded = [label.lower() for label in labels]
-    for label in labels:
-        if folded.count(label.lower()) > 1 or label in SCHEMES:
+    folded = [mark.lower() for mark in labels]
+    for mark in labels:
+        if folded.count(mark.lower()) > 1 or mark in SCHEMES:
             raise InputError(
-                f"the artifacts of a signature would be called '{label}', as others are",
+                f"the artifacts of a signature would be called '{mark}', as others are",
                 hint="convert it alone, to another directory: --signature NAME",
             )
-    return [Place(output, label) for label in ("", *labels)]
+    return [Place(output, mark) for mark in ("", *labels)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +137,22 @@ class Builder:
         record = Step(step.entry, result.tools, result.options)
         fixed = {**before.fixed_dims, **result.fixed_dims}
         return Product(made, (*before.steps, record), fixed)
+
+
+def in_one_file(pool: WorkerPool, products: Sequence[Product], name: str) -> list[Product]:
+    """Put models of one signature each into one file, and open each signature of it.
+
+    Args:
+        pool: the workers.
+        products: of one format, which has a joiner.
+        name: of the file.
+    """
+    form = formats()[products[0].opened.ref.format]
+    log.info("joining %d signatures", len(products))
+    target = Path(tempfile.mkdtemp(dir=pool.scratch)) / name
+    result, opened = joined(pool, form, [item.opened.ref for item in products], target)
+    record = Step(form.joiner, result.tools, result.options)
+    return [
+        Product(made, (*item.steps, record), item.fixed_dims)
+        for item, made in zip(products, opened, strict=True)
+    ]

@@ -28,10 +28,11 @@ from modelpack.manifest import (
     DEFAULT_VERSION,
     SCHEMA_VERSION,
     Manifest,
+    by_path,
 )
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
-from modelpack.routes import Route, find_route, format_named, targets
+from modelpack.routes import Route, find_route, format_named, formats, targets
 from modelpack.signature import Signature, TensorSpec
 from modelpack.sources import (
     Opened,
@@ -46,7 +47,7 @@ from modelpack.sources import (
 )
 from modelpack.steps import StepOptions
 from modelpack.store import save, single_format
-from modelpack.verbs.building import Builder, Place, Product, places
+from modelpack.verbs.building import Builder, Place, Product, in_one_file, places
 from modelpack.verbs.opening import located, opened_as
 from modelpack.worker import Limits, WorkerPool
 
@@ -149,17 +150,14 @@ def convert(model: str, output: Path, options: ConvertOptions) -> Manifest:
         sources = opened_as(pool, _request(model, options), wanted, options.signatures)
         room = places(output, [_name(source) for source in sources])
         routes = [find_route(sources[0].ref.format, name) for name in wanted]
-        parts = []
-        for source, place in zip(sources, room, strict=True):
-            with _about(source, len(sources)):
-                parts.append(_part(pool, source, place, routes, options))
+        parts = _parts(pool, sources, room, routes, options)
         artifacts = [artifact for part in parts for artifact in part.artifacts]
         failed = [item for item in artifacts if item.parity.verdict is Verdict.FAILED]
         if failed and not options.keep_failed:
-            raise _parity_error(failed, kept=False)
+            raise _parity_error(failed, len(parts), kept=False)
         manifest = _write(pool, output, parts, options)
     if failed:
-        raise _parity_error(failed, kept=True)
+        raise _parity_error(failed, len(parts), kept=True)
     return manifest
 
 
@@ -182,14 +180,49 @@ class _Part:
     evidence: Evidence | None
 
 
-def _part(
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A signature that is being converted.
+
+    Attributes:
+        source: the model, opened with that signature.
+        place: where it goes to.
+        trials: what artifacts are compared on; None if they are not.
+        builder: makes them.
+    """
+
+    source: Opened
+    place: Place
+    trials: _Trials | None
+    builder: Builder
+
+
+def _parts(
     pool: WorkerPool,
-    source: Opened,
-    place: Place,
+    sources: Sequence[Opened],
+    room: Sequence[Place],
     routes: Sequence[Route],
     options: ConvertOptions,
-) -> _Part:
-    """Convert one signature to each format, and compare what comes out."""
+) -> list[_Part]:
+    """Convert each signature to each format, and compare what comes out."""
+    drafts = []
+    for source, place in zip(sources, room, strict=True):
+        with _about(source, len(sources)):
+            drafts.append(_draft(pool, source, place, options))
+    made = [_made(pool, drafts, route, options) for route in routes]
+    parts = []
+    for index, draft in enumerate(drafts):
+        artifacts: list[Artifact] = []
+        files: dict[str, Path] = {}
+        for artifact, path in (of_route[index] for of_route in made):
+            artifacts.append(artifact)
+            files |= {name: path.with_name(name) for name in (path.name, *artifact.sidecars)}
+        kept = draft.trials.golden if draft.trials is not None else None
+        parts.append(_Part(draft.source, draft.place, tuple(artifacts), files, kept))
+    return parts
+
+
+def _draft(pool: WorkerPool, source: Opened, place: Place, options: ConvertOptions) -> _Draft:
     if source.ref.signature is not None and not source.ref.signature.inputs:
         raise InputError(f"'{source.ref.display}' has no inputs: its outputs are constants")
     trials = _trials(pool, source, options)
@@ -201,20 +234,29 @@ def _part(
         input_layout=options.input_layout,
         select_ops=options.select_ops,
     )
-    built = Builder(pool, source, place, steps)
-    artifacts: list[Artifact] = []
-    files: dict[str, Path] = {}
-    for route in routes:
-        product = built.build(route)
-        _check_layout(product.opened.ref, options)
-        report = _compare(pool, source, product, trials, options)
+    return _Draft(source, place, trials, Builder(pool, source, place, steps))
+
+
+def _made(
+    pool: WorkerPool, drafts: Sequence[_Draft], route: Route, options: ConvertOptions
+) -> list[tuple[Artifact, Path]]:
+    """Run a route for each signature and compare what is delivered: one file, where it can be."""
+    products = []
+    for draft in drafts:
+        with _about(draft.source, len(drafts)):
+            product = draft.builder.build(route)
+            _check_layout(product.opened.ref, options)
+            products.append(product)
+    form = formats()[route.steps[-1].target]
+    if len(products) > 1 and form.joiner:
+        products = in_one_file(pool, products, drafts[0].place.file_name(form.name))
+    found = []
+    for draft, product in zip(drafts, products, strict=True):
+        with _about(draft.source, len(drafts)):
+            report = _compare(pool, draft.source, product, draft.trials, options)
         artifact = recorded(product.opened, product.steps, product.fixed_dims)
-        artifact = replace(artifact, parity=report)
-        artifacts.append(artifact)
-        made = product.opened.ref.path
-        files |= {name: made.with_name(name) for name in (made.name, *artifact.sidecars)}
-    kept = trials.golden if trials is not None else None
-    return _Part(source, place, tuple(artifacts), files, kept)
+        found.append((replace(artifact, parity=report), product.opened.ref.path))
+    return found
 
 
 @contextlib.contextmanager
@@ -413,7 +455,7 @@ def _write(
         version=options.version or DEFAULT_VERSION,
         source=provenance(first),
         signatures=tuple(map(_signature, parts)),
-        artifacts=tuple(sorted(artifacts, key=lambda item: item.path)),
+        artifacts=by_path(artifacts),
         golden=common,
     )
     given = {"name": options.name, "version": options.version}
@@ -436,8 +478,11 @@ def _kept(
     return golden.write(file, name, part.evidence, options.seed), {name: file}
 
 
-def _parity_error(failed: Sequence[Artifact], *, kept: bool) -> ParityError:
-    lines = "; ".join(f"{item.path}: {item.parity.reason}" for item in failed)
+def _parity_error(failed: Sequence[Artifact], signatures: int, *, kept: bool) -> ParityError:
+    lines = "; ".join(
+        f"{item.path}{f' ({item.signature})' if signatures > 1 else ''}: {item.parity.reason}"
+        for item in failed
+    )
     what = "written, marked as failed" if kept else "nothing was written"
     return ParityError(
         f"artifacts disagree with the source ({what}): {lines}",

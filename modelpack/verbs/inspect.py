@@ -76,8 +76,8 @@ def _model(pool: WorkerPool, ref: ModelRef) -> Inspection:
     known = find(ref.path)
     manifest = None
     if known:
-        own = known[0].signature(known[1].signature)
-        manifest = replace(known[0], signatures=(own,), artifacts=(known[1],))
+        own = tuple(known[0].signature(item.signature) for item in known[1])
+        manifest = replace(known[0], signatures=own, artifacts=known[1])
     findings = () if ref.trusted else tuple(scan(pool, ref))
     description = None if findings else open_model(pool, ref).description
     return Inspection(

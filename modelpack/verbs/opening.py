@@ -85,7 +85,7 @@ def _refuse_for_several(request: Request, chosen: Sequence[str]) -> None:
         )
     if locate(request).encoding is Encoding.MODELPACK:
         raise InputError(
-            f"each signature of '{request.model}' is a file of its own, and the manifest of what "
+            f"signatures of '{request.model}' may be files of their own, and the manifest of what "
             "is made of them would have to name one source",
             hint=hint,
         )
@@ -112,8 +112,8 @@ def _located(request: Request, wanted: Sequence[str]) -> _Located:
     ref = locate(request)
     if ref.encoding is not Encoding.MODELPACK:
         known = find(ref.path) if ref.format in targets() else None
-        if known is not None:
-            refuse_failed(known[1])
+        for artifact in known[1] if known is not None else ():
+            refuse_failed(artifact)
         return _Located(ref)
     manifest = read(ref.path)
     verify(manifest, ref.path)
@@ -128,24 +128,25 @@ def _located(request: Request, wanted: Sequence[str]) -> _Located:
         location=str(ref.path / chosen.path),
         inputs=request.inputs or signature.channel_last(chosen.channel_last).inputs,
         channel_last=chosen.channel_last,
-        signature_name="",
+        signature_name=manifest.name_in_file(chosen),
     )
     return _Located(file, name, tuple(item.name for item in manifest.signatures))
 
 
 def _nearest(manifest: Manifest, name: str, ref: ModelRef, wanted: Sequence[str]) -> Artifact:
     """The float artifact of a signature from which the fewest steps lead to the formats."""
+    held = [item for item in manifest.artifacts if item.signature == name]
     routes: dict[str, int] = {}
-    for artifact in manifest.artifacts:
-        if artifact.quantization is None and artifact.signature == name:
+    for artifact in held:
+        if artifact.quantization is None:
             with contextlib.suppress(NoRouteError):
                 steps = sum(len(find_route(artifact.format, form).steps) for form in wanted)
                 routes[artifact.path] = steps
     if not routes:
-        held = ", ".join(item.path for item in manifest.artifacts)
+        listed = ", ".join(item.path for item in manifest.artifacts)
         raise NoRouteError(
-            f"nothing in '{ref.path.name}' ({held}) leads to {' and '.join(wanted)}",
+            f"nothing in '{ref.path.name}' ({listed}) leads to {' and '.join(wanted)}",
             hint="convert the original model",
         )
     nearest = min(routes, key=lambda path: routes[path])
-    return next(item for item in manifest.artifacts if item.path == nearest)
+    return next(item for item in held if item.path == nearest)

@@ -93,7 +93,9 @@ def package(directory: Path, output: Path, options: PackageOptions) -> list[Path
 def _manifest(directory: Path, options: PackageOptions) -> Manifest:
     manifest = read(directory)
     verify(manifest, directory)
-    failed = [item.path for item in manifest.artifacts if item.parity.verdict is Verdict.FAILED]
+    failed = [
+        manifest.title(item) for item in manifest.artifacts if item.parity.verdict is Verdict.FAILED
+    ]
     if failed and not options.allow_failed:
         raise PackagingError(
             f"these artifacts failed their parity check: {', '.join(failed)}",
@@ -101,7 +103,8 @@ def _manifest(directory: Path, options: PackageOptions) -> Manifest:
         )
     for item in manifest.artifacts:
         if item.parity.verdict in {Verdict.UNVERIFIED, Verdict.INCONCLUSIVE}:
-            log.warning("%s is %s: %s", item.path, item.parity.verdict, item.parity.reason)
+            title = manifest.title(item)
+            log.warning("%s is %s: %s", title, item.parity.verdict, item.parity.reason)
     name = options.name or manifest.name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise PackagingError(f"'{name}' cannot be a directory on a server", hint="add --name NAME")

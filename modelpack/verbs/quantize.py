@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -38,6 +39,7 @@ from modelpack.sources import (
     default_name,
     locate,
     open_model,
+    opened_result,
     provenance,
     recorded,
     run_cases,
@@ -45,8 +47,9 @@ from modelpack.sources import (
     worker_key,
     workspace,
 )
-from modelpack.steps import QuantizeRequest
-from modelpack.store import golden_name, save, single_format
+from modelpack.steps import Calibration, QuantizeRequest
+from modelpack.store import golden_name, labelled, save, single_format
+from modelpack.verbs.building import places
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -103,6 +106,10 @@ class _Subject:
         return self.manifest.golden_of(self.artifact)
 
 
+_File: TypeAlias = list[_Subject]
+"""The signatures of a float file, of which there is mostly one."""
+
+
 def quantizable() -> tuple[str, ...]:
     """Names of the formats that can be quantized."""
     return tuple(form.name for form in formats().values() if form.quantizer)
@@ -135,13 +142,14 @@ def quantize(model: str, output: Path, options: QuantizeOptions) -> Manifest:
             )
         results: list[Artifact] = []
         files: dict[str, Path] = {}
-        for subject in subjects:
-            artifact, made = _quantize_one(pool, subject, output, options)
-            results.append(artifact)
+        for file in subjects:
+            artifacts, made = _quantize_one(pool, file, output, options)
+            results += artifacts
             files |= made
         problems = [
-            f"{item.path} lost too much: {item.parity.reason}"
+            f"{item.path}{of} lost too much: {item.parity.reason}"
             for item in results
+            for of in [f" ({item.signature})" if len(subjects) < len(results) else ""]
             if item.parity.verdict is Verdict.FAILED
         ]
         if problems and not options.keep_failed:
@@ -169,7 +177,8 @@ def _check_options(options: QuantizeOptions) -> None:
 # --- what to quantize ----------------------------------------------------------------
 
 
-def _subjects(pool: WorkerPool, model: str, options: QuantizeOptions) -> list[_Subject]:
+def _subjects(pool: WorkerPool, model: str, options: QuantizeOptions) -> list[_File]:
+    """The files to quantize, each by its signatures."""
     ref = locate(Request(model))
     if ref.encoding is Encoding.MODELPACK:
         return _subjects_in(pool, ref.path, options)
@@ -181,12 +190,22 @@ def _subjects(pool: WorkerPool, model: str, options: QuantizeOptions) -> list[_S
         )
     known = find(ref.path)
     if known is None:
-        return [_Subject(open_model(pool, ref), None, None, ref.path.parent)]
-    manifest, artifact = known
-    return [_subject(pool, manifest, artifact, ref.path.parent)]
+        return [[_Subject(item, None, None, ref.path.parent) for item in _each(pool, ref)]]
+    manifest, artifacts = known
+    return [[_subject(pool, manifest, item, ref.path.parent) for item in artifacts]]
 
 
-def _subjects_in(pool: WorkerPool, root: Path, options: QuantizeOptions) -> list[_Subject]:
+def _each(pool: WorkerPool, ref: ModelRef) -> list[Opened]:
+    """A file that no manifest describes, opened with each of its signatures."""
+    first = open_model(pool, ref)
+    others = first.description.other_signatures
+    if not others:
+        return [first]
+    names = [first.description.signature.name, *(item.name for item in others)]
+    return [open_model(pool, replace(ref, signature_name=name)) for name in names]
+
+
+def _subjects_in(pool: WorkerPool, root: Path, options: QuantizeOptions) -> list[_File]:
     manifest = read(root)
     verify(manifest, root)
     wanted = options.to or quantizable()
@@ -200,7 +219,10 @@ def _subjects_in(pool: WorkerPool, root: Path, options: QuantizeOptions) -> list
             f"'{root.name}' has no float {' or '.join(wanted)} artifact to quantize",
             hint=f"it has {', '.join(item.path for item in manifest.artifacts)}",
         )
-    return [_subject(pool, manifest, item, root) for item in chosen]
+    files: dict[str, list[_Subject]] = {}
+    for item in chosen:
+        files.setdefault(item.path, []).append(_subject(pool, manifest, item, root))
+    return list(files.values())
 
 
 def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Path) -> _Subject:
@@ -217,6 +239,7 @@ def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Pat
         str(path),
         signature=signature,
         channel_last=artifact.channel_last,
+        signature_name=manifest.name_in_file(artifact),
     )
     opened = open_model(pool, ref)
     return _Subject(replace(opened, ref=ref), artifact, manifest, root)
@@ -225,54 +248,113 @@ def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Pat
 # --- one artifact --------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """A quantized file with one of its signatures.
+
+    Attributes:
+        opened: the file.
+        step: what made it.
+        rows: how many it was calibrated on.
+        samples: what a file of golden samples of its own would be called.
+    """
+
+    opened: Opened
+    step: Step
+    rows: int
+    samples: str
+
+
 def _quantize_one(
-    pool: WorkerPool, subject: _Subject, output: Path, options: QuantizeOptions
-) -> tuple[Artifact, dict[str, Path]]:
-    """Quantize one artifact; return its entry, and its files by their names in the output."""
-    ref = subject.opened.ref
+    pool: WorkerPool, file: _File, output: Path, options: QuantizeOptions
+) -> tuple[list[Artifact], dict[str, Path]]:
+    """Quantize one file; return an entry for each signature, and all files by their names."""
+    ref = file[0].opened.ref
     path = _result_path(ref, output, options.scheme)
     log.info("quantizing %s to %s", ref.display, options.scheme)
     folder = Path(tempfile.mkdtemp(dir=pool.scratch))
-    target = folder / path
-    calibration, rows = _calibration(pool, ref, options)
+    marks = [place.label for place in places(folder, _names(file))]
+    samples = [_calibration(pool, item.opened.ref, options) for item in file]
+    calibrations = [given for given, _ in samples]
     form = adapter_of(ref)
     result, made = run_step(
         pool,
         form.quantizer,
         ref,
-        target,
-        QuantizeRequest(options.scheme, calibration),
+        folder / path,
+        QuantizeRequest(options.scheme, calibrations[0].cases, tuple(calibrations[1:])),
         form=form,
         extra=worker_key(form),
         failure=QuantizationError,
     )
-    product = made.ref
-    trial = _trial(pool, subject, options)
-    report, outputs = _loss(pool, product, trial, options)
-    before = subject.artifact
     step = Step(form.quantizer, result.tools, result.options)
-    artifact = recorded(
-        made, (*(before.steps if before else ()), step), before.fixed_dims if before else {}
+    artifacts: list[Artifact] = []
+    files = {name: folder / name for name in (path, *made.description.sidecars)}
+    for subject, (_, rows), mark in zip(file, samples, marks, strict=True):
+        opened = made if subject is file[0] else _further(pool, made, subject, step)
+        name = f"{labelled(path, mark) if mark else path}.golden.npz"
+        product = _Product(opened, step, rows, name)
+        trial = _trial(pool, subject, options)
+        artifact = _judged(pool, subject, product, trial, options)
+        kept, made_of = _own_samples(subject, product, trial, options)
+        if kept is not None:
+            kept = replace(kept, path=name if single_format(output) else kept.path)
+            files[kept.path] = made_of
+        artifacts.append(replace(artifact, golden=kept))
+    return artifacts, files
+
+
+def _names(file: _File) -> list[str]:
+    signatures = [item.opened.ref.signature for item in file]
+    return [item.name for item in signatures if item is not None]
+
+
+def _further(pool: WorkerPool, made: Opened, subject: _Subject, step: Step) -> Opened:
+    """A quantized file with another of its signatures, which must be that of the float one."""
+    before = subject.opened.ref
+    ref = replace(
+        made.ref,
+        signature=before.signature,
+        channel_last=before.channel_last,
+        signature_name=before.signature_name,
     )
+    return opened_result(pool, ref, step.converter)
+
+
+def _judged(
+    pool: WorkerPool,
+    subject: _Subject,
+    product: _Product,
+    trial: _Trial,
+    options: QuantizeOptions,
+) -> Artifact:
+    """The entry of a quantized signature, with its verdict."""
+    ref, before = product.opened.ref, subject.artifact
+    report, outputs = _loss(pool, ref, trial, options)
+    steps = (*(before.steps if before else ()), product.step)
+    artifact = recorded(product.opened, steps, before.fixed_dims if before else {})
     figures = replace(
-        _metric(product, trial, outputs, options),
+        _metric(ref, trial, outputs, options),
         scheme=options.scheme,
-        of=before.path if before else ref.path.name,
-        calibration_samples=rows,
+        of=before.path if before else subject.opened.ref.path.name,
+        calibration_samples=product.rows,
         size_ratio=_size_ratio(subject, artifact),
     )
-    artifact = _gated(replace(artifact, parity=report, quantization=figures), before, options)
-    files = {name: target.with_name(name) for name in (path, *artifact.sidecars)}
+    return _gated(replace(artifact, parity=report, quantization=figures), before, options)
+
+
+def _own_samples(
+    subject: _Subject, product: _Product, trial: _Trial, options: QuantizeOptions
+) -> tuple[Golden | None, Path]:
+    """Golden samples of a signature's own and their file; None where the common ones suit it."""
     if trial.evidence.origin != _COMMON_SAMPLES and trial.evidence.cases:
-        name = f"{path}.golden.npz"
-        files[name] = folder / "golden.npz"
-        kept = golden.write(files[name], name, trial.evidence.head(GOLDEN_ROWS), options.seed)
-        artifact = replace(artifact, golden=kept)
-    elif before is not None and before.golden is not None:  # of a further signature
-        name = f"{path}.golden.npz" if single_format(output) else before.golden.path
-        files[name] = subject.root / before.golden.path
-        artifact = replace(artifact, golden=replace(before.golden, path=name))
-    return artifact, files
+        file = product.opened.ref.path.with_name(f"kept-{product.samples}")
+        kept = trial.evidence.head(GOLDEN_ROWS)
+        return golden.write(file, product.samples, kept, options.seed), file
+    before = subject.artifact
+    if before is None or before.golden is None:
+        return None, Path()
+    return before.golden, subject.root / before.golden.path  # of a further signature
 
 
 def _size_ratio(subject: _Subject, artifact: Artifact) -> float:
@@ -289,15 +371,20 @@ def _result_path(ref: ModelRef, output: Path, scheme: str) -> str:
     return f"{ref.path.stem}.{scheme}{formats()[ref.format].suffixes[0]}"
 
 
-def _calibration(pool: WorkerPool, ref: ModelRef, options: QuantizeOptions) -> tuple[str, int]:
-    if options.scheme not in CALIBRATED or options.calibration is None:
-        return "", 0
+def _calibration(
+    pool: WorkerPool, ref: ModelRef, options: QuantizeOptions
+) -> tuple[Calibration, int]:
+    """What to calibrate a signature with, and the number of rows."""
     assert ref.signature is not None
+    own = ref.exchanged.signature
+    assert own is not None
+    if options.scheme not in CALIBRATED or options.calibration is None:
+        return Calibration(own, ""), 0
     samples = datasets.read(options.calibration, ref.signature, rows=CALIBRATION_ROWS)
     _refuse_unusable(options.calibration, samples.inputs)
-    file = pool.scratch / "calibration.npz"
+    file = Path(tempfile.mkdtemp(dir=pool.scratch)) / "calibration.npz"
     write_cases(file, [channel_last(case, ref.channel_last) for case in samples.batches()])
-    return str(file), len(samples)
+    return Calibration(own, str(file)), len(samples)
 
 
 def _refuse_unusable(path: Path, inputs: Case) -> None:
@@ -460,35 +547,36 @@ def _lost(artifact: Artifact, options: QuantizeOptions) -> str:
 def _write(
     pool: WorkerPool,
     output: Path,
-    subject: _Subject,
+    file: _File,
     results: Sequence[Artifact],
     files: dict[str, Path],
 ) -> Manifest:
-    manifest = _based_on(subject).with_artifacts(*results)
+    manifest = _based_on(file).with_artifacts(*results)
     entry = manifest.golden
     if single_format(output) and results[0].signature != manifest.signatures[0].name:
         manifest = replace(manifest, golden=None)
     elif single_format(output) and results[0].golden is not None:
         # One file needs one set of samples: its own, which is under the common name already.
-        alone = replace(results[0], golden=None)
-        manifest = replace(manifest, golden=results[0].golden).with_artifacts(alone)
+        first = replace(results[0], golden=None)
+        manifest = replace(manifest, golden=results[0].golden)
+        manifest = manifest.with_artifacts(first, *results[1:])
     elif entry is not None:
         name = golden_name(output)
-        files = {**files, name: subject.root / entry.path}
+        files = {**files, name: file[0].root / entry.path}
         manifest = replace(manifest, golden=replace(entry, path=name))
     return save(output, manifest, files, pool.scratch)
 
 
-def _based_on(subject: _Subject) -> Manifest:
+def _based_on(file: _File) -> Manifest:
     """A manifest without artifacts that says where the float artifact came from."""
-    if subject.manifest is not None:
-        return replace(subject.manifest, artifacts=())
-    opened = subject.opened
-    assert opened.ref.signature is not None
+    manifest, opened = file[0].manifest, file[0].opened
+    if manifest is not None:
+        return replace(manifest, artifacts=())
+    signatures = (item.opened.ref.signature for item in file)
     return Manifest(
         modelpack=SCHEMA_VERSION,
         name=default_name(opened.ref),
         version="1",
         source=provenance(opened),
-        signatures=(opened.ref.signature,),
+        signatures=tuple(item for item in signatures if item is not None),
     )

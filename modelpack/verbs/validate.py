@@ -26,6 +26,7 @@ from modelpack.samples import Case, generate
 from modelpack.signature import EVERY_SIGNATURE, Signature, TensorSpec
 from modelpack.sources import Opened, Request, run_cases, workspace
 from modelpack.steps import Finding
+from modelpack.store import label, labelled
 from modelpack.subjects import (
     Subject,
     exchangeable,
@@ -234,7 +235,10 @@ def _apart(
     """The options for one of several subjects: with a directory of its own."""
     if options.bisect is None or subject.artifact is None or len(found_in) == 1:
         return options
-    return replace(options, bisect=options.bisect / subject.artifact.path)
+    path = subject.artifact.path
+    if subject.ref.signature_name:
+        path = labelled(path, label(subject.ref.signature_name))
+    return replace(options, bisect=options.bisect / path)
 
 
 def _check(
@@ -410,8 +414,11 @@ def _benched(
     measures = benched(
         [(item.opened.ref, item.feed) for item in timed if item.feed is not None], options.limits
     )
-    by_path = {item.result.path: bench for item, bench in zip(timed, measures, strict=True)}
-    return [replace(item, bench=by_path.get(item.path)) for item in results]
+    benches = iter(measures)
+    return [
+        replace(result, bench=None if item.feed is None else next(benches))
+        for item, result in zip(found, results, strict=True)
+    ]
 
 
 def _answered(pool: WorkerPool, checked: _Checked, options: ValidateOptions) -> _Checked:
@@ -433,14 +440,16 @@ def _answered(pool: WorkerPool, checked: _Checked, options: ValidateOptions) -> 
 
 def _scored(found: Sequence[_Checked], options: ValidateOptions) -> list[ArtifactResult]:
     """The results with metrics: beside the reference's, or else those of another artifact."""
-    answers = {item.result.path: item.answers for item in found}
-    others = scoring.baseline([item.subject.artifact for item in found if item.subject.artifact])
+    recorded = [(item, item.subject.artifact) for item in found if item.subject.artifact]
+    answers = {scoring.key(artifact): item.answers for item, artifact in recorded}
+    others = scoring.baseline([artifact for _, artifact in recorded])
     results = []
     for item in found:
         if item.answers is None:
             results.append(item.result)
             continue
-        other = item.reference or answers.get(others.get(item.result.path, ""))
+        own = scoring.key(item.subject.artifact) if item.subject.artifact else ("", "")
+        other = item.reference or answers.get(others.get(own, ("", "")))
         scores = scoring.scores(item.answers, other, options.seed)
         results.append(replace(item.result, scores=scores))
     return results

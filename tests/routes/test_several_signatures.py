@@ -1,4 +1,4 @@
-"""Files of several signatures: each is converted, compared, validated and packaged."""
+"""Models of several signatures: each is converted, compared, validated and packaged."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ import pytest
 import modelpack as mp
 from fixtures.inline import InlinePool
 from modelpack.artifact import measure
-from modelpack.errors import (
-    ConversionError,
-    InputError,
-    QuantizationError,
-    UnsupportedOpsError,
-)
+from modelpack.errors import InputError, UnsupportedOpsError
 from modelpack.manifest import dump, read
 from modelpack.output import scratch
 from modelpack.parity import Verdict
@@ -59,10 +54,9 @@ class Codec(tf.Module):
 
 
 NAMES = ["serving_default", "decode", "halved"]
-FILES = {
-    "onnx": ["model.onnx", "model.decode.onnx", "model.halved.onnx"],
-    "tflite": ["model.tflite", "model.decode.tflite", "model.halved.tflite"],
-}
+FILES = ["model.onnx", "model.decode.onnx", "model.halved.onnx"]
+JOINED = "model.tflite"
+SAMPLES = ["golden.npz", "golden.decode.npz", "golden.halved.npz"]
 
 
 def answers(code_rows: int) -> list[tuple[dict[str, Any], str, Any]]:
@@ -83,12 +77,10 @@ def in_onnxruntime(path: Path, feed: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(names, session.run(None, feed), strict=True))
 
 
-def in_litert(path: Path, feed: dict[str, Any]) -> dict[str, Any]:
+def in_litert(path: Path) -> Any:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path))
-    (key,) = interpreter.get_signature_list()
-    return dict(interpreter.get_signature_runner(key)(**feed))
+    return Interpreter(model_path=str(path))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,7 +110,7 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def converted(codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("converted") / "out"
-    mp.convert(codec, out, to=list(FILES), signatures="all")
+    mp.convert(codec, out, to=["onnx", "tflite"], signatures="all")
     return out
 
 
@@ -130,14 +122,21 @@ def copy(converted: Path, tmp_path: Path) -> Path:
 # --- convert ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("form", "run"), [("onnx", in_onnxruntime), ("tflite", in_litert)])
-def test_each_signature_gets_a_file_with_its_own_answers(
-    form: str, run: Any, converted: Path
-) -> None:
-    for file, (feed, output, expected) in zip(FILES[form], answers(3), strict=True):
-        found = run(converted / file, feed)
+def test_each_signature_gets_an_onnx_file_with_its_own_answers(converted: Path) -> None:
+    for file, (feed, output, expected) in zip(FILES, answers(3), strict=True):
+        found = in_onnxruntime(converted / file, feed)
         assert list(found) == [output]
         np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_tflite_file_has_all_signatures(converted: Path) -> None:
+    interpreter = in_litert(converted / JOINED)
+    assert set(interpreter.get_signature_list()) == set(NAMES)
+    for _ in range(2):  # one may not change what another answers
+        for name, (feed, output, expected) in zip(NAMES, answers(3), strict=True):
+            found = interpreter.get_signature_runner(name)(**feed)
+            assert list(found) == [output]
+            np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_savedmodels_of_one_signature_are_called_by_its_name(codec: Path, tmp_path: Path) -> None:
@@ -154,14 +153,14 @@ def test_savedmodels_of_one_signature_are_called_by_its_name(codec: Path, tmp_pa
 def test_the_manifest_lists_the_signatures_and_a_verdict_on_each(converted: Path) -> None:
     manifest = read(converted)
     assert [item.name for item in manifest.signatures] == ["serving_default", *sorted(NAMES[1:])]
+    listed = sorted([*zip(FILES, NAMES, strict=True), *((JOINED, name) for name in NAMES)])
+    assert sorted((item.path, item.signature) for item in manifest.artifacts) == listed
+    assert len({item.digest for item in manifest.in_file(JOINED)}) == 1
     for artifact in manifest.artifacts:
         assert artifact.parity.verdict is Verdict.PASSED
-        position = FILES[artifact.format].index(artifact.path)
-        assert artifact.signature == NAMES[position]
         golden = manifest.golden_of(artifact)
         assert golden is not None
-        samples = artifact.path.replace("model", "golden").replace(artifact.format, "npz")
-        assert golden.path == samples
+        assert golden.path == SAMPLES[NAMES.index(artifact.signature)]
         promised = manifest.signature_of(artifact)
         tensors = {item.name for item in (*promised.inputs, *promised.outputs)}
         assert set(artifact.bindings) == tensors
@@ -191,7 +190,7 @@ def test_a_signature_that_cannot_be_converted_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_about_one_signature_is_refused_for_several(codec: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is one file, but 3 signatures"):
+    with pytest.raises(InputError, match="is one file, but 3 signatures become one each"):
         mp.convert(codec, tmp_path / "m.onnx", signatures="all")
     with pytest.raises(InputError, match="--input and --output describe one signature"):
         mp.convert(codec, tmp_path / "out", to="onnx", signatures="all", outputs=["z"])
@@ -221,7 +220,7 @@ def test_a_directory_is_converted_by_one_of_its_signatures(
     found = in_onnxruntime(tmp_path / "one.onnx", feed)
     np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
     assert "left out: serving_default, halved" in caplog.text
-    with pytest.raises(InputError, match=r"each signature of .* is a file of its own"):
+    with pytest.raises(InputError, match=r"signatures of .* may be files of their own"):
         mp.convert(converted, tmp_path / "out", to="onnx", signatures="all")
     with pytest.raises(InputError, match="has no signature called 'encode'"):
         mp.convert(converted, tmp_path / "none", to="onnx", signatures="encode")
@@ -245,13 +244,16 @@ def test_each_artifact_is_validated_as_its_signature(converted: Path, codec: Pat
         assert len(report.artifacts) == 6
         assert {item.verdict for item in report.artifacts} == {Verdict.PASSED}
     (only, other) = mp.validate(converted, signature_name="decode", reference=codec).artifacts
-    assert (only.path, other.path) == (FILES["onnx"][1], FILES["tflite"][1])
-    assert only.parity.outputs[0].name == "x"
+    assert (only.path, other.path) == (FILES[1], JOINED)
+    for item in (only, other):
+        assert item.signature is not None
+        assert item.signature.name == "decode"
+        assert item.parity.outputs[0].name == "x"
 
 
 def test_the_answers_of_another_signature_are_not_taken(copy: Path, codec: Path) -> None:
     manifest = read(copy)
-    one, other = (copy / file for file in FILES["onnx"][1:])
+    one, other = (copy / file for file in FILES[1:])
     shutil.copyfile(other, one)  # takes and gives the same, but half of it
     digest, size = measure(one)
     swapped = [
@@ -266,10 +268,10 @@ def test_the_answers_of_another_signature_are_not_taken(copy: Path, codec: Path)
 
 
 def test_models_of_different_signatures_are_not_compared(converted: Path) -> None:
-    one, other = (converted / file for file in FILES["onnx"][1:])
+    one, other = (converted / file for file in FILES[1:])
     with pytest.raises(InputError, match="implements the signature 'halved', not 'decode'"):
         mp.validate(one, reference=other)
-    assert mp.validate(one, reference=converted / FILES["tflite"][1]).verdict is Verdict.PASSED
+    assert mp.validate(one, reference=converted / JOINED).verdict is Verdict.PASSED
     with pytest.raises(InputError, match="has no signature called 'encode'"):
         mp.validate(converted, signature_name="encode")
     with pytest.raises(InputError, match="one signature is meant"):
@@ -283,16 +285,24 @@ def alone(codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def bare(codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of one signature that no manifest describes."""
+    path = tmp_path_factory.mktemp("bare") / "decode.tflite"
+    mp.convert(codec, path, signatures="decode", validate=False)
+    return Path(shutil.copyfile(path, path.with_name("bare.tflite")))
+
+
 def test_an_artifact_made_of_one_signature_is_compared_with_that_one(
-    alone: Path, codec: Path, shared: Path, converted: Path, tmp_path: Path
+    alone: Path, codec: Path, shared: Path, bare: Path, converted: Path, tmp_path: Path
 ) -> None:
     mp.package(converted, tmp_path / "all.tar", layout="archive")
-    bare = shutil.copyfile(converted / FILES["tflite"][1], tmp_path / "bare.tflite")
-    for reference in (codec, shared, bare, converted / FILES["onnx"][1], tmp_path / "all.tar"):
+    own = (converted / FILES[1], converted / JOINED, tmp_path / "all.tar")
+    for reference in (codec, shared, bare, *own):
         assert mp.validate(alone, reference=reference).verdict is Verdict.PASSED
-    assert mp.validate(converted / FILES["onnx"][1], reference=bare).verdict is Verdict.PASSED
+    assert mp.validate(converted / FILES[1], reference=bare).verdict is Verdict.PASSED
     with pytest.raises(InputError, match="implements the signature 'halved', not 'decode'"):
-        mp.validate(alone, reference=converted / FILES["onnx"][2])
+        mp.validate(alone, reference=converted / FILES[2])
 
 
 @pytest.mark.parametrize("name", ["nope", "serving_default"])
@@ -310,9 +320,8 @@ def test_an_artifact_is_not_validated_as_a_signature_that_it_does_not_implement(
 
 
 def test_what_was_made_without_names_is_compared_with_the_signature_of_a_name(
-    converted: Path, codec: Path, tmp_path: Path
+    bare: Path, codec: Path, tmp_path: Path
 ) -> None:
-    bare = shutil.copyfile(converted / FILES["tflite"][1], tmp_path / "bare.tflite")
     mp.convert(bare, tmp_path / "out", to="onnx")  # which calls its signature serving_default
     for model in (tmp_path / "out", tmp_path / "out" / "model.onnx"):
         report = mp.validate(model, reference=codec, signature_name="decode")
@@ -339,7 +348,7 @@ def shared(codec: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_signature_of_a_tflite_file_is_converted(shared: Path, tmp_path: Path) -> None:
     manifest = mp.convert(shared, tmp_path / "out", to="onnx", signatures="all")
     assert {item.parity.verdict for item in manifest.artifacts} == {Verdict.PASSED}
-    for file, (feed, output, expected) in zip(FILES["onnx"], answers(3), strict=True):
+    for file, (feed, output, expected) in zip(FILES, answers(3), strict=True):
         found = in_onnxruntime(tmp_path / "out" / file, feed)
         np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
         (result,) = mp.validate(tmp_path / "out" / file, reference=shared).artifacts
@@ -383,12 +392,22 @@ def test_tflite_files_whose_signatures_cannot_be_told_apart_are_refused(
             mp.validate(tmp_path / "m.tflite", signature_name=name)
 
 
-def test_a_tflite_file_of_several_signatures_is_not_quantized(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(QuantizationError, match="several signatures, of which only one"):
-        mp.quantize(shared, tmp_path / "small.tflite", scheme="float16")
+def test_a_tflite_file_of_several_signatures_is_quantized_with_all(
+    shared: Path, tmp_path: Path
+) -> None:
+    manifest = mp.quantize(shared, tmp_path / "small.tflite", scheme="float16")
+    assert [item.name for item in manifest.signatures] == ["serving_default", *sorted(NAMES[1:])]
+    assert {item.parity.verdict for item in manifest.artifacts} == {Verdict.PASSED}
+    interpreter = in_litert(tmp_path / "small.tflite")
+    for name, (feed, output, expected) in zip(NAMES, answers(3), strict=True):
+        found = interpreter.get_signature_runner(name)(**feed)
+        np.testing.assert_allclose(found[output], expected, rtol=2e-3, atol=1e-2)
+    report = mp.validate(tmp_path / "small.tflite")
+    assert [item.verdict for item in report.artifacts] == [Verdict.PASSED] * 3
+    assert all(item.parity.cases for item in report.artifacts)
 
 
-def test_loops_of_one_of_several_signatures_are_refused(tmp_path: Path) -> None:
+def test_loops_of_one_of_several_signatures_are_converted(tmp_path: Path) -> None:
     def repeated(x: Any) -> dict[str, Any]:
         return {"y": tf.while_loop(lambda y: y[0, 0] < 9, lambda y: (y * 2 + 1,), (x,))[0]}
 
@@ -399,11 +418,11 @@ def test_loops_of_one_of_several_signatures_are_refused(tmp_path: Path) -> None:
     functions = dict(zip(names, (module.plain, module.loop), strict=True))
     tf.saved_model.save(module, str(tmp_path / "m"), functions)
     file = in_one_file(tmp_path / "m", names, tmp_path / "m.tflite")
-    with pytest.raises(ConversionError, match="'loop' has loops, branches or variables"):
-        mp.convert(file, tmp_path / "loop.onnx", signatures="loop")
-    mp.convert(file, tmp_path / "plain.onnx", signatures="plain")
-    found = in_onnxruntime(tmp_path / "plain.onnx", {"x": np.ones((1, 2), np.float32)})
-    np.testing.assert_array_equal(found["y"], [[2, 2]])
+    mp.convert(file, tmp_path / "out", to="onnx", signatures=names)
+    feed = {"x": np.ones((1, 2), np.float32)}
+    for path, expected in (("model.onnx", [[2, 2]]), ("model.loop.onnx", [[15, 15]])):
+        found = in_onnxruntime(tmp_path / "out" / path, feed)
+        np.testing.assert_array_equal(found["y"], expected)
 
 
 # --- quantize, package -----------------------------------------------------------------------
@@ -416,10 +435,10 @@ def test_quantized_artifacts_keep_their_signature_and_samples(
     assert sorted(item.signature for item in manifest.artifacts) == sorted(NAMES)
     assert mp.validate(tmp_path / "small").verdict is Verdict.PASSED
     with pytest.raises(InputError, match=r"no artifact of 'codec' implements .* 'decode'"):
-        mp.quantize(converted / FILES["onnx"][0], tmp_path / "first", scheme="float16")
+        mp.quantize(converted / FILES[0], tmp_path / "first", scheme="float16")
         mp.validate(tmp_path / "first", signature_name="decode")
     alone = tmp_path / "alone.onnx"
-    mp.quantize(converted / FILES["onnx"][1], alone, scheme="float16")
+    mp.quantize(converted / FILES[1], alone, scheme="float16")
     (result,) = mp.validate(alone).artifacts
     assert result.verdict is Verdict.PASSED
     assert result.parity.cases
@@ -430,7 +449,7 @@ def test_a_server_gets_one_signature_and_the_others_are_named(
 ) -> None:
     mp.package(converted, tmp_path, layout="triton", name="codec")
     assert "serves the signature serving_default, not decode, halved" in caplog.text
-    decode = FILES["onnx"][1]
+    decode = FILES[1]
     mp.package(converted, tmp_path, layout="triton", name="decode", artifact=decode)
     assert "serves the signature decode, not serving_default, halved" in caplog.text
     for name in ("codec", "decode"):

@@ -247,6 +247,47 @@ def test_a_scalar_and_an_unknown_rank_stay_apart() -> None:
     assert [spec.shape for spec in found.signatures[0].inputs] == [(), None]
 
 
+TWO = dataclasses.replace(
+    SMALL,
+    signatures=(*SMALL.signatures, dataclasses.replace(SMALL.signatures[0], name="other")),
+    artifacts=(
+        Artifact("model.tflite", "tflite", "sha256:44", 5),
+        Artifact("model.tflite", "tflite", "sha256:44", 5, signature="other"),
+    ),
+)
+
+
+def test_a_file_may_have_an_entry_for_each_of_its_signatures() -> None:
+    assert load(dump(TWO)) == TWO
+    assert [TWO.name_in_file(item) for item in TWO.artifacts] == ["serving_default", "other"]
+    assert [SMALL.name_in_file(item) for item in SMALL.artifacts] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"signature": "serving_default"}, "two artifacts called 'model.tflite' of the signature"),
+        ({"digest": "sha256:45"}, "different things about the file 'model.tflite'"),
+        ({"size": 6}, "different things about the file"),
+        ({"format": "onnx"}, "different things about the file"),
+    ],
+)
+def test_entries_of_one_file_must_agree_on_it(change: dict[str, Any], message: str) -> None:
+    first, second = TWO.artifacts
+    wrong = dataclasses.replace(TWO, artifacts=(first, dataclasses.replace(second, **change)))
+    with pytest.raises(ManifestError, match=message):
+        dump(wrong)
+
+
+def test_a_file_that_is_written_anew_has_none_of_its_old_entries() -> None:
+    alone = dataclasses.replace(TWO.artifacts[1], digest="sha256:55")
+    assert TWO.with_artifacts(alone).artifacts == (alone,)
+    both = tuple(dataclasses.replace(item, digest="sha256:66") for item in TWO.artifacts)
+    found = SMALL.with_artifacts(*both).artifacts
+    assert [item.path for item in found] == ["model.int8.onnx", "model.onnx", *["model.tflite"] * 2]
+    assert found[2:] == both
+
+
 def test_a_manifest_that_could_not_be_read_is_not_written() -> None:
     twice = dataclasses.replace(SMALL, signatures=SMALL.signatures * 2)
     with pytest.raises(ManifestError, match="lists two signatures called 'serving_default'"):
@@ -442,13 +483,13 @@ def test_the_manifest_of_a_single_file_is_found_beside_it(tmp_path: Path) -> Non
     assert find(model) is None
     side_path(model).write_text(SMALL_TEXT)
     assert side_path(model).name == "model.onnx.modelpack.yaml"
-    assert find(model) == (SMALL, SMALL.artifacts[0])
+    assert find(model) == (SMALL, SMALL.artifacts[:1])
     assert find(tmp_path / "other.onnx") is None
 
 
 def test_the_manifest_of_a_directory_is_found_from_its_artifacts(tmp_path: Path) -> None:
     (tmp_path / "modelpack.yaml").write_text(SMALL_TEXT)
-    assert find(tmp_path / "model.int8.onnx") == (SMALL, SMALL.artifacts[1])
+    assert find(tmp_path / "model.int8.onnx") == (SMALL, SMALL.artifacts[1:])
     assert find(tmp_path / "stranger.onnx") is None
 
 

@@ -66,8 +66,25 @@ def artifact(path: str, of: str = "", signature: str = "serving_default") -> Art
 
 def test_artifacts_are_compared_with_what_they_come_from() -> None:
     both = [artifact("a.onnx"), artifact("a.int8.onnx", "b.tflite"), artifact("b.tflite")]
-    assert baseline(both) == {"b.tflite": "a.onnx", "a.int8.onnx": "b.tflite"}
+    usual = "serving_default"
+    assert baseline(both) == {
+        ("b.tflite", usual): ("a.onnx", usual),
+        ("a.int8.onnx", usual): ("b.tflite", usual),
+    }
     assert baseline([artifact("q.onnx", "gone.onnx")]) == {}
     further = [artifact("a.b.onnx", signature="b"), artifact("b.b.onnx", signature="b")]
-    assert baseline([*further, artifact("c.onnx")]) == {"b.b.onnx": "a.b.onnx"}
+    expected = {("b.b.onnx", "b"): ("a.b.onnx", "b")}
+    assert baseline([*further, artifact("c.onnx")]) == expected
+
+
+def test_each_signature_of_a_quantized_file_is_compared_with_its_own() -> None:
+    names = ["serving_default", "b"]
+    one_file = [artifact("m.tflite", signature=name) for name in names]
+    small = [artifact("m.int8.tflite", "m.tflite", name) for name in names]
+    assert baseline([*one_file, *small]) == {
+        ("m.int8.tflite", name): ("m.tflite", name) for name in names
+    }
+
+
+def test_nothing_is_compared_where_there_is_nothing() -> None:
     assert baseline([]) == {}
