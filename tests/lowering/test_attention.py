@@ -16,7 +16,7 @@ from modelpack.lowering.context import Target
 from modelpack.lowering.model import prepare
 from modelpack.lowering.ops.einsum import parse
 from tests.lowering.backend_suite import RUNNERS
-from tests.lowering.nodes import check, node_model
+from tests.lowering.nodes import check, node_model, parsed
 
 
 def real(*shape: int, seed: int = 0) -> Any:
@@ -104,6 +104,14 @@ def test_product_of_dynamic_sizes(left: tuple[int, ...], right: tuple[int, ...])
     a, b = real(*left), real(*right, seed=1)
     check(node_model("MatMul", [a, b]), [a, b])
     check(node_model("MatMul", [a], constants={1: b}), [a])
+
+
+def test_products_of_many_axes() -> None:
+    model = parsed(
+        """g (float[n, 2, 3, 2, 4, 5] a, float[n, 1, 3, 2, 5, 3] b) => (float[n, 2, 3, 2, 4, 3] y)
+        {y = MatMul (a, b)}"""
+    )
+    check(model, *([real(n, 2, 3, 2, 4, 5), real(n, 1, 3, 2, 5, 3)] for n in (1, 3)))
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])

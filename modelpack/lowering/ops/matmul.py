@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +14,9 @@ from modelpack.lowering.value import Value
 
 _KERNELS = (tf.float32, tf.float64, tf.float16, tf.bfloat16, tf.int32, tf.int64)
 """What TensorFlow multiplies matrices of."""
+
+_TFLITE_AXES = 5
+"""Axes of TFLite's BATCH_MATMUL."""
 
 
 @lowers("MatMul", 1, 9, 13)
@@ -115,7 +119,34 @@ def product(ctx: Context, a: Any, b: Any, flip_a: bool = False, flip_b: bool = F
         matrix = sizes.reshape(b, Value(b).dims()[-2:])
         result = dtypes.computed_in(_KERNELS, multiplied, merged, matrix)
         return sizes.reshape(result, [*batch, *Value(result).dims()[1:]])
+    if ctx.builtin_only:
+        return _in_fewer_axes(lambda a, b: dtypes.computed_in(_KERNELS, multiplied, a, b), a, b)
     return dtypes.computed_in(_KERNELS, multiplied, a, b)
+
+
+def _in_fewer_axes(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    """Where there are too many for TFLite, neighbouring axes of the batch are taken as one.
+
+    They are of the same known sizes in both; others stay, which the converter then refuses.
+    """
+    excess = a.shape.rank - _TFLITE_AXES
+    if excess <= 0 or a.shape.rank != b.shape.rank:
+        return function(a, b)
+    batch = list(zip(a.shape[:-2], b.shape[:-2], strict=True))
+    runs = (slice(first, first + excess + 1) for first in range(len(batch) - excess))
+    run = next((run for run in runs if all(m == n is not None for m, n in batch[run])), None)
+    if run is None:
+        return function(a, b)
+
+    def merged(tensor: Any) -> Any:
+        dims = Value(tensor).dims()
+        dims[run] = [sizes.product(dims[run])]
+        return sizes.reshape(tensor, dims)
+
+    result = function(merged(a), merged(b))
+    dims = Value(result).dims()
+    dims[run.start : run.start + 1] = a.shape[run]
+    return sizes.reshape(result, dims)
 
 
 def _is_single(tensor: Any, rank: int) -> bool:
