@@ -20,16 +20,16 @@ from modelpack.adapters import torch_guards, torch_loading
 from modelpack.adapters.torch_attention import zero_hidden_rows
 from modelpack.adapters.torch_calling import native, signature_of, weights_of
 from modelpack.adapters.torch_custom import translations
-from modelpack.adapters.torch_experts import batched_experts
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_fast_path import fast_path_notes
+from modelpack.adapters.torch_forms import traceable
 from modelpack.adapters.torch_loading import load
 from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
 from modelpack.adapters.torch_promotion import promoted
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
 from modelpack.adapters.torch_script import ScriptGraph, is_recurrent_script
 from modelpack.adapters.torch_signature import FlatModel, example_inputs, module_ranges
-from modelpack.adapters.torch_sizes import demand_dynamic, limit_notes, refuse_branches
+from modelpack.adapters.torch_sizes import demand_dynamic, fixed, limit_notes, refuse_branches
 from modelpack.adapters.torch_tidying import tidy
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
@@ -48,7 +48,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     signature = signature_of(source)
     notes = fast_path_notes(source, signature)
     settings: dict[str, str | int | float | bool] = {}
-    with _quiet(), torch_guards.recorded() as traced:
+    with _quiet(), torch_guards.recorded() as traced, torch_guards.places() as places:
         try:
             program = _export(source, signature, options)
         except Exception as error:
@@ -61,7 +61,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
                     program = _export(source, signature, options)
             except Exception as again:
                 raise refusal(source.display, again) from again
-        demand_dynamic(program.exported_program, signature)
+        demand_dynamic(program.exported_program, signature, places)
         notes += limit_notes(source, program.exported_program, signature)
         if traced and not isinstance(load(source), ExportedProgram):
             refuse_branches(source, traced[-1], signature)
@@ -105,7 +105,7 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
     tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
     flat = FlatModel(exportable(model), names["input_names"]).eval()
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),)
-    with batched_experts(model):
+    with traceable(model):
         if is_recurrent(model) or is_recurrent_script(model):
             onnx_program = export_recurrent(
                 flat, tensors, shapes, lambda program: torch.onnx.export(program, **names)
@@ -136,10 +136,13 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
     tensors = example_inputs(inputs, sizes, ranges, seed=0)
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in inputs),)
     # A region under no_grad is a part of its own in a program; not all can be loaded again.
-    with _quiet(), batched_experts(evaluated), torch.no_grad():
+    with _quiet(), traceable(evaluated), torch.no_grad(), torch_guards.places() as places:
         try:
             program = torch.export.export(flat, tensors, dynamic_shapes=shapes)
         except Exception as error:
+            for name, size in sizes.items():
+                if places.of(size) and "Constraints violated" in cause(error):
+                    raise fixed(name, places.of(size), inputs) from error
             raise refusal(type(model).__name__, error) from error
     torch.export.save(program, path)
 

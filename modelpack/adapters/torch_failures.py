@@ -98,11 +98,7 @@ def place_of(failure: BaseException) -> str:
     """The innermost line of the model's code: `` at net.py:7 (y = x[n])``; or nothing."""
     chain = list(_chain(failure))
     for error in reversed(chain):
-        found = [
-            (frame.filename, frame.lineno or 0)
-            for frame in traceback.extract_tb(error.__traceback__)
-        ]
-        place = _innermost(found)
+        place = place_in(traceback.extract_tb(error.__traceback__))
         if place:
             return place
     for error in reversed(chain):  # a later step: the message quotes the trace of the graph's node
@@ -111,6 +107,11 @@ def place_of(failure: BaseException) -> str:
         if place:
             return place
     return ""
+
+
+def place_in(stack: traceback.StackSummary) -> str:
+    """The innermost line of the model's code in a stack, as `place_of` says it; or nothing."""
+    return _innermost([(frame.filename, frame.lineno or 0) for frame in stack])
 
 
 def _innermost(frames: list[tuple[str, int]]) -> str:

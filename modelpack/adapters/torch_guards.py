@@ -7,12 +7,15 @@ leaves assertions out: at sizes on the other side the artifact would answer wron
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from modelpack.adapters.torch_failures import place_in
 from modelpack.adapters.torch_promotion import promoted
 
 # Sizes that are looked through for one at which an assertion does not hold.
@@ -34,6 +37,47 @@ def recorded() -> Iterator[list[ExportedProgram]]:
         yield programs
     finally:
         torch.export.export = original
+
+
+class Places:
+    """Lines of the model's code that make numbers of sizes, as `torch_failures.place_in` says."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[int, str] = {}
+        self._others: set[str] = set()
+
+    def note(self, guard: Any) -> None:
+        """Note a guard that PyTorch adds here and now, if it says what a size is."""
+        number: Any = getattr(guard, "rhs", None)
+        if type(guard).__name__ != "Equality" or not getattr(number, "is_Integer", False):
+            return
+        place = place_in(traceback.extract_stack())
+        if guard.lhs.is_Symbol:
+            self._sizes.setdefault(int(number), place)
+        else:
+            self._others.add(place)
+
+    def of(self, size: int) -> str:
+        """The line that makes a constant of a size, by the example's; or nothing."""
+        only = next(iter(self._others)) if len(self._others) == 1 else ""
+        return self._sizes.get(size, only)
+
+
+@contextlib.contextmanager
+def places() -> Iterator[Places]:
+    """Watch where numbers are made of sizes while PyTorch traces."""
+    original = ShapeEnv._log_guard
+    found = Places()
+
+    def watched(env: Any, prefix: str, guard: Any, *args: Any, **options: Any) -> None:
+        found.note(guard)
+        original(env, prefix, guard, *args, **options)
+
+    ShapeEnv._log_guard = watched
+    try:
+        yield found
+    finally:
+        ShapeEnv._log_guard = original
 
 
 def broken_at(program: ExportedProgram) -> list[dict[str, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.export import ExportedProgram
 
@@ -11,22 +13,40 @@ from modelpack.adapters.torch_loading import load
 from modelpack.adapters.torch_signature import example_inputs, program_bounds, program_signature
 from modelpack.artifact import ModelRef
 from modelpack.errors import ConversionError
-from modelpack.signature import Signature
+from modelpack.signature import Signature, TensorSpec
 
 # A limit above this is none in practice, and too large to try.
 _LARGEST_TRIED = 100_000
 
 
-def demand_dynamic(program: ExportedProgram, signature: Signature) -> None:
-    """Check that the exporter kept dimensions open, which it may fix without a word."""
+def demand_dynamic(
+    program: ExportedProgram, signature: Signature, places: torch_guards.Places
+) -> None:
+    """Check that the exporter kept dimensions open, which it may fix without a word.
+
+    Args:
+        program: what the exporter made.
+        signature: the dimensions that have to be open have names in it.
+        places: where sizes were decided on while it did.
+
+    Raises:
+        ConversionError: it fixed one.
+    """
     for spec, traced in zip(signature.inputs, program_signature(program)[0].inputs, strict=True):
-        for axis, (want, have) in enumerate(zip(spec.shape or (), traced.shape or (), strict=True)):
+        for want, have in zip(spec.shape or (), traced.shape or (), strict=True):
             if isinstance(want, str) and isinstance(have, int):
-                raise ConversionError(
-                    f"the model only works with '{want}' = {have}: PyTorch fixed axis {axis} "
-                    f"of '{spec.name}' while tracing",
-                    hint=f"give '{want}' a number, or change the code that depends on its size",
-                )
+                raise fixed(want, places.of(have), signature.inputs)
+
+
+def fixed(dim: str, place: str, inputs: Sequence[TensorSpec]) -> ConversionError:
+    """The error to raise where a model's code fixes a dimension that was to stay open."""
+    static = Signature(tuple(inputs), ()).with_dims({dim: 1})
+    words = " ".join(f"--input '{spec}'" for spec in static.inputs)
+    return ConversionError(
+        f"'{dim}' cannot stay open: the model's code makes a constant of it{place}",
+        hint=f"change that code (a loop over '{dim}', int(...) or range(...) of a size), or "
+        f"convert with a fixed size, for example: {words}",
+    )
 
 
 def limit_notes(
