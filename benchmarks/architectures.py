@@ -491,7 +491,7 @@ TABLE: dict[str, Architecture] = {
         }, encoder_hidden_dim=32, encoder_in_channels=[16, 32, 32], feat_strides=[8, 16, 32],
         encoder_layers=1, encoder_ffn_dim=64, encoder_attention_heads=2, d_model=32,
         num_queries=10, decoder_in_channels=[32, 32, 32], decoder_ffn_dim=64, decoder_layers=2,
-        decoder_attention_heads=2, anchor_image_size=None, num_labels=4,
+        decoder_attention_heads=2, anchor_image_size=None, num_labels=4, initializer_range=_SPREAD,
     ),
     "clipseg": _transformers(
         "segmentation", "CLIPSegForImageSegmentation", "CLIPSegConfig",

@@ -5,8 +5,10 @@ python benchmarks/pytorch.py check WORK [NAME ...]   convert what has no result 
 python benchmarks/pytorch.py page  WORK              the page of the documentation
 
 ``make`` needs PyTorch, torchvision, timm and transformers; ``check`` needs modelpack and PyTorch
-alone. The command itself compares what it wrote with PyTorch, at several sizes of each dynamic
-dimension: the verdict is its exit code and its manifest.
+alone, but for networks that PyTorch does not export by itself: they are given to the command as
+Python references, which need the libraries as well. The command itself compares what it wrote
+with PyTorch, at several sizes of each dynamic dimension: the verdict is its exit code and its
+manifest.
 """
 
 from __future__ import annotations
@@ -65,27 +67,14 @@ def make(work: Path, names: list[str]) -> int:
     for name in names or missing:
         words = [sys.executable, "-W", "ignore", __file__, "make-one", str(work), name]
         run = subprocess.run(words, capture_output=True, text=True, check=False)
-        if run.returncode:
-            _write_failure(work, name, _python_error(run.stderr))
-        print(f"{name:22}{_python_error(run.stderr) if run.returncode else 'saved'}", flush=True)
+        said = run.stderr if run.returncode else run.stdout
+        print(f"{name:22}{_last_line(said)}", flush=True)
         failed += bool(run.returncode)
     return failed
 
 
-def _write_failure(work: Path, name: str, reason: str) -> None:
-    """A network that PyTorch does not export reaches no format."""
-    from architectures import TABLE
-
-    about = {"kind": TABLE[name].kind, "inputs": [], "parameters": 0, "sensitivity": 1.0}
-    (work / "made" / f"{name}.json").write_text(json.dumps(about))
-    failure = {"verdict": "not exported", "reason": f"PyTorch does not export it: {reason}"}
-    results = work / "converted"
-    results.mkdir(exist_ok=True)
-    (results / f"{name}.json").write_text(json.dumps(dict.fromkeys(TARGETS, failure)))
-
-
 def make_one(work: Path, name: str) -> None:
-    """Save one program, and how much its answers depend on each input."""
+    """Save one program, if there is one, and how much its answers depend on each input."""
     import torch
     from architectures import TABLE, create
     from networks import sensitivity
@@ -93,18 +82,36 @@ def make_one(work: Path, name: str) -> None:
     torch.set_num_threads(1)
     model = create(name)
     dynamic = {"batch"} if _is_recurrent(model) else set(_TRACED)
-    program = _exported(name, model, dynamic)
     folder = work / "made"
     folder.mkdir(parents=True, exist_ok=True)
-    torch.export.save(program, folder / f"{name}.pt2")
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    inputs = TABLE[name].inputs
     about = {
         "kind": TABLE[name].kind,
-        "inputs": [_shape(item.dims, dynamic) for item in TABLE[name].inputs],
-        "parameters": parameters,
+        "inputs": [_shape(item.dims, dynamic) for item in inputs],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "sensitivity": sensitivity(name, model),
+        "reference": [],
     }
+    try:
+        torch.export.save(_exported(name, model, dynamic), folder / f"{name}.pt2")
+    except Exception as error:  # whatever PyTorch raises
+        feeds = zip(inputs, feed_of(name), strict=True)
+        about["reference"] = [_described(item, tensor) for item, tensor in feeds]
+        print(f"given as a reference: {_python_error(f'{type(error).__name__}: {error}')}")
     (folder / f"{name}.json").write_text(json.dumps(about))
+
+
+def feed_of(name: str) -> tuple[Any, ...]:
+    """Inputs of the sizes that programs are traced with."""
+    from architectures import feed
+
+    return feed(name, _TRACED, seed=0)
+
+
+def _described(item: Any, tensor: Any) -> str:
+    """An input as the command takes it: name, dtype, dimensions."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return f"{item.name}:{dtype}[{','.join(map(str, item.dims))}]"
 
 
 def _is_recurrent(model: Any) -> bool:
@@ -116,7 +123,7 @@ def _is_recurrent(model: Any) -> bool:
 
 def _exported(name: str, model: Any, dynamic: Set[str]) -> Any:
     import torch
-    from architectures import TABLE, feed
+    from architectures import TABLE
     from networks import is_variadic
 
     dims = {
@@ -129,7 +136,7 @@ def _exported(name: str, model: Any, dynamic: Set[str]) -> Any:
     )
     return torch.export.export(
         model,
-        feed(name, _TRACED, seed=0),
+        feed_of(name),
         dynamic_shapes=(shapes,) if is_variadic(model) else shapes,
     )
 
@@ -180,8 +187,8 @@ def _converted(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dic
 def _verdicts(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """What the command says of each artifact that it wrote, or why it wrote none."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
-        command = [str(Path(sys.executable).with_name("modelpack")), "convert", "--quiet"]
-        command += [str(work / "made" / f"{name}.pt2"), "-o", folder + "/out"]
+        command = [sys.executable, "-m", "modelpack", "convert", "--quiet"]
+        command += [*_source(work, name), "-o", folder + "/out"]
         command += [word for target in targets for word in ("--to", target)]
         command += ["--timeout", str(_SECONDS), "--memory-limit", _MEMORY]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -190,6 +197,16 @@ def _verdicts(work: Path, name: str, targets: tuple[str, ...]) -> dict[str, dict
             return dict.fromkeys(targets, failure)
         manifest = yaml.safe_load((Path(folder) / "out" / "modelpack.yaml").read_text())
     return {item["format"]: _verdict(item["parity"]) for item in manifest["artifacts"]}
+
+
+def _source(work: Path, name: str) -> list[str]:
+    """What the command is given: a program, or a reference with its inputs."""
+    described = json.loads((work / "made" / f"{name}.json").read_text()).get("reference")
+    if not described:
+        return [str(work / "made" / f"{name}.pt2")]
+    factory = f"{Path(__file__).resolve().with_name('architectures.py')}:create"
+    words = [word for text in described for word in ("--input", text)]
+    return [factory, "--factory-args", json.dumps([name]), *words]
 
 
 def _verdict(parity: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,13 +276,14 @@ Made by `python benchmarks/pytorch.py page WORK` from results of its other parts
 Each architecture of torchvision, timm, transformers or plain PyTorch is built with random weights
 that make its answers depend on every input, saved with `torch.export.save` with a dynamic batch
 (and length), and converted with [`modelpack convert`](cli.md), which compares each artifact with
-PyTorch at several sizes. The numbers are the largest error, relative to the largest value of the
-output.
+PyTorch at several sizes. Those that `torch.export` does not export by itself are given to the
+command as [Python references](../how-to/convert-pytorch.md#write-a-reference) (`net.py:create`).
+The numbers are the largest error, relative to the largest value of the output.
 
 {number} architectures; right of those that were tried: {counts}.
 
-| architecture | kind | inputs | parameters | ONNX | SavedModel | TFLite |
-|---|---|---|---|---|---|---|
+| architecture | kind | given as | inputs | parameters | ONNX | SavedModel | TFLite |
+|---|---|---|---|---|---|---|---|
 {rows}
 
 ## Why some are not
@@ -281,7 +299,8 @@ def _count(results: Mapping[str, Mapping[str, Any]], target: str) -> str:
 
 def _row(name: str, about: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     parameters = f"{about['parameters'] / 1e6:.2f} M" if about["parameters"] else ""
-    cells = [name, about["kind"], " ".join(about["inputs"]), parameters]
+    given = "reference" if about.get("reference") else "`.pt2`"
+    cells = [name, about["kind"], given, " ".join(about["inputs"]), parameters]
     return cells + [_cell(result.get(target)) for target in TARGETS]
 
 
