@@ -233,6 +233,12 @@ def test_determinant_of_unknown_size_has_no_builtin_form() -> None:
 # --- softmax -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("axis", [2, -1])
+def test_softmax_of_seven_axes(axis: int) -> None:
+    x = real(2, 1, 3, 2, 2, 3, 2)
+    check(node_model("Softmax", [x], axis=axis), [x])
+
+
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize(("opset", "axis"), [(11, 0), (11, 1), (11, -1), (13, 0), (13, 1)])
 def test_softmax(op: str, opset: int, axis: int) -> None:

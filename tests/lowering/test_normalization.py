@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from modelpack.errors import UnsupportedOpsError
 from tests.lowering.backend_suite import RUNNERS
-from tests.lowering.nodes import check, node_model
+from tests.lowering.nodes import check, node_model, parsed
 
 RANDOM = np.random.default_rng(9)
 SHAPES = [(2, 6), (2, 6, 5), (3, 6, 4, 5), (1, 6, 2, 3, 4)]
@@ -57,6 +57,15 @@ def test_instance_normalization(shape: tuple[int, ...]) -> None:
     )
     larger = (shape[0] + 1, 6, *(size + 1 for size in shape[2:]))
     check(model, [real(*shape)], [real(*larger) + 30], rtol=1e-3, atol=1e-4)
+
+
+def test_instance_normalization_of_series_of_known_length() -> None:
+    model = parsed(
+        """g (float[n, 2, 24] x) => (float[n, 2, 24] y)
+        <float[2] scale = {0.5, -2}, float[2] bias = {3, 1}>
+        {y = InstanceNormalization (x, scale, bias)}"""
+    )
+    check(model, [real(1, 2, 24)], [real(3, 2, 24) + 9], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("target", ["savedmodel", "tflite"])

@@ -209,7 +209,9 @@ def _sum(a: Any, b: Any) -> Any:
 
 @elementwise
 def _less(term: Any, mean: Any, factor: Any) -> Any:
-    return term - mean * factor
+    # Not a difference: TensorFlow would put a kernel for layer normalization in the place of all of
+    # an instance normalization over one axis, and then refuse the shape of its scale.
+    return term + -mean * factor
 
 
 @lowers("GroupNormalization", 18)

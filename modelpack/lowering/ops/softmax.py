@@ -11,6 +11,9 @@ from modelpack.lowering import sizes
 from modelpack.lowering.registry import lowers
 from modelpack.lowering.value import Value
 
+_AXES = 5
+"""Axes of TensorFlow's kernel (oneDNN)."""
+
 
 @lowers("Softmax", 1, 11)
 def softmax_1(x: Value, *, axis: int = 1) -> Any:
@@ -38,10 +41,18 @@ def _along(function: Callable[[Any], Any], x: Value, axis: int) -> Value:
         return Value(function(x.tensor[None])[0])
     held = x.axis(axis)
     if held == x.rank - 1 and not x.is_const:
-        return x.like(function(x.held))
+        return x.like(_along_last(function, x.held))
     order = [i for i in range(x.rank) if i != axis % x.rank] + [axis % x.rank]
-    result = function(x.transposed(order))
+    result = _along_last(function, x.transposed(order))
     return Value(result, perm=tuple(order.index(i) for i in range(x.rank)))
+
+
+def _along_last(function: Callable[[Any], Any], tensor: Any) -> Any:
+    if tensor.shape.rank <= _AXES:
+        return function(tensor)
+    dims = Value(tensor).dims()
+    rows = sizes.reshape(tensor, [sizes.product(dims[:-1]), dims[-1]])
+    return sizes.reshape(function(rows), dims)
 
 
 def _over_trailing_axes(function: Callable[[Any], Any], x: Value, axis: int) -> Any:
