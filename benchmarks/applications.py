@@ -81,7 +81,7 @@ def make(work: Path, name: str, folder: Path) -> None:
     if not any(type(layer).__name__ in {"Rescaling", "Normalization"} for layer in model.layers):
         images = images / 127.5 - 1
     _calibrate(model, images)
-    answers = np.asarray(model(images, training=False))
+    answers = np.concatenate([model(image[None], training=False) for image in images])
     model.save(folder / "model.keras")
     np.savez(folder / "images.npz", **{model.inputs[0].name: images.astype(np.float32)})
     facts = {
@@ -93,13 +93,16 @@ def make(work: Path, name: str, folder: Path) -> None:
 
 def _calibrate(model: Any, images: Any) -> None:
     """Set the statistics of norms to those of the images."""
+    import tensorflow as tf
+
     norms = [
         layer for layer in model._flatten_layers() if type(layer).__name__ == "BatchNormalization"
     ]
     for layer in norms:
         layer.momentum = 0.0
     if norms:
-        model(images, training=True)
+        # As a graph: called layer by layer, Keras keeps every answer.
+        tf.function(model)(images, training=True)
 
 
 def check(work: Path, names: list[str]) -> int:

@@ -31,6 +31,14 @@ SIZES = (1, 2, 5, 8)
 # Kinds of feeds at the edges of what a model takes; each is a word for "inputs that are ...".
 EMPTY = "empty"
 
+# The unit of sizes for networks that take no small ones: of images that five layers halve, and
+# whose halves are joined again.
+WIDE_STEP = 32
+
+# Random numbers along each axis of an image, and the noise of its pixels, of a range of 1.
+_KNOTS = 8
+_GRAIN = 0.02
+
 # Rows of a large batch, which visits more of a model's branches, and elements it may have.
 MANY = 512
 _MOST_ELEMENTS = 1 << 18
@@ -126,7 +134,9 @@ def _text(item: object) -> str:
     return text
 
 
-def generate(description: Description, *, seed: int, cautious: bool = False) -> list[Case]:
+def generate(
+    description: Description, *, seed: int, cautious: bool = False, step: int = 1
+) -> list[Case]:
     """Generate typical feeds for a model, at several sizes of its dynamic dims.
 
     There is one case for each of `SIZES`, within the bounds of each dim, and a further one
@@ -139,6 +149,7 @@ def generate(description: Description, *, seed: int, cautious: bool = False) -> 
         description: the signature, usual ranges and limits.
         seed: of the random generator.
         cautious: keep integers of unknown meaning to 0 and 1, which index any table.
+        step: the unit of dynamic dims that nothing bounds and that count no rows, as `WIDE_STEP`.
 
     Raises:
         InputError: an input has unknown rank, so that no shape can be made up.
@@ -147,21 +158,32 @@ def generate(description: Description, *, seed: int, cautious: bool = False) -> 
     shifts = [(index, 1) for index in range(len(SIZES))]
     if len(description.signature.dynamic_dims) > 1:
         shifts += [(0, 0), (2, 0)]
-    cases = [_typical(description, rng, start, shift, cautious) for start, shift in shifts]
+    cases = [
+        _typical(description, rng, start, shift, cautious=cautious, step=step)
+        for start, shift in shifts
+    ]
     if description.accepts_nan:
         cases.append({name: _with_missing(array, rng) for name, array in cases[-1].items()})
     return _as_taken(description, cases)
 
 
 def _typical(
-    description: Description, rng: np.random.Generator, start: int, shift: int, cautious: bool
+    description: Description,
+    rng: np.random.Generator,
+    start: int,
+    shift: int,
+    *,
+    cautious: bool = False,
+    step: int = 1,
 ) -> Case:
     """One feed; the dynamic dims have the sizes from ``start`` on, ``shift`` apart."""
     signature = description.signature
+    stepped = set(free_dims(description)) if step > 1 else set()
     sizes = {}
     for index, dim in enumerate(signature.dynamic_dims):
-        low, high = description.dim_bounds.get(dim, (SIZES[0], SIZES[-1]))
-        sizes[dim] = min(max(SIZES[(start + index * shift) % len(SIZES)], low), high)
+        low, high = description.dim_bounds.get(dim, (1, step * SIZES[-1]))
+        size = SIZES[(start + index * shift) % len(SIZES)] * (step if dim in stepped else 1)
+        sizes[dim] = min(max(size, low), high)
     return {
         spec.name: _values(spec, _usual(description, spec, cautious), rng, SIZES[start])
         for spec in signature.with_dims(sizes).inputs
@@ -178,14 +200,21 @@ def _as_taken(description: Description, cases: list[Case]) -> list[Case]:
     return [narrowed(case, description.signature) for case in cases]
 
 
-def edges(description: Description, *, seed: int) -> list[tuple[str, Case]]:
+def free_dims(description: Description) -> list[str]:
+    """The dynamic dimensions that nothing bounds and that count no rows."""
+    signature = description.signature
+    rows = batch_dim(signature)
+    return [d for d in signature.dynamic_dims if d != rows and d not in description.dim_bounds]
+
+
+def edges(description: Description, *, seed: int, step: int = 1) -> list[tuple[str, Case]]:
     """Feeds at the edges of what a model may be given, each with a word for its kind.
 
     Whether the model takes them is not known here. Only real numbers and text are pushed
     out; integers are usually indices, and are taken at both ends of their known range.
     """
     rng = np.random.default_rng([seed, 1])
-    usual = _typical(description, rng, 1, 1, cautious=False)
+    usual = _typical(description, rng, 1, 1, step=step)
     found = []
     for kind, change in _EDGES.items():
         if kind in _MISSING and not description.accepts_nan:
@@ -387,13 +416,28 @@ def _values(spec: TensorSpec, usual: Range, rng: np.random.Generator, rows: int)
     if spec.dtype.is_float:
         if usual.low:
             low, high = np.asarray(usual.low), np.asarray(usual.high)
-            values = low + (high - low) * rng.random(shape)
+            share = _smooth(shape, rng) if usual.smooth else rng.random(shape)
+            values = low + (high - low) * share
         else:
             values = rng.standard_normal(shape)
         return np.asarray(values)
     lowest = np.asarray(usual.low or (0,)).astype(np.int64)
     highest = np.asarray(usual.high or (1,)).astype(np.int64)
     return rng.integers(lowest, highest, shape, endpoint=True).astype(spec.dtype.value)
+
+
+def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Numbers in [0, 1], linear between some random ones along all axes but first and last.
+
+    Networks for images answer white noise, which no camera gives, by last bits.
+    """
+    values = rng.random((shape[0], *(_KNOTS for _ in shape[1:-1]), shape[-1]))
+    for axis, size in enumerate(shape[1:-1], start=1):
+        places = np.linspace(0, _KNOTS - 1, size)
+        weights = [np.interp(places, np.arange(_KNOTS), knot) for knot in np.eye(_KNOTS)]
+        values = np.moveaxis(np.tensordot(np.array(weights).T, values, (1, axis)), 0, axis)
+    grain = _GRAIN * rng.standard_normal(shape)
+    return np.clip(values + grain, 0.0, 1.0)
 
 
 def _with_missing(array: Array, rng: np.random.Generator) -> Array:

@@ -21,11 +21,13 @@ class Range:
         low: smallest value, for every element or one per column.
         high: largest value, likewise. Integers are drawn from low to high, both included.
         values: the categories of a string input; empty for numbers.
+        smooth: neighbours along all axes but the first and the last are alike, as in images.
     """
 
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     values: tuple[str, ...] = ()
+    smooth: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -51,7 +52,7 @@ def _fitting(usual: Range, spec: TensorSpec) -> Range:
     """The range with one end for all columns, unless it has one for each that the input has."""
     if spec.shape and spec.shape[-1] == len(usual.low):
         return usual
-    return Range(low=(min(usual.low),), high=(max(usual.high),))
+    return replace(usual, low=(min(usual.low),), high=(max(usual.high),))
 
 
 def _of_ids(signature: Signature, layers: list[Any]) -> dict[str, Range]:
@@ -88,7 +89,9 @@ def _of_preprocessing(layer: Any) -> Range | None:
     if kind == "Rescaling":
         scale = np.abs(np.asarray(layer.scale, np.float64))
         within = (scale > _OF_PIXELS[0]) & (scale < _OF_PIXELS[1])
-        return _PIXELS if within.all() else None
+        if not within.all():
+            return None
+        return replace(_PIXELS, smooth=len(layer.input.shape) > 2)
     if kind == "Normalization" and not layer.invert:
         return _of_normalization(layer)
     return None

@@ -16,6 +16,7 @@ from modelpack.judging.runs import (
     is_wide_on_demand,
     nudged_answers,
     signature_of,
+    step_of,
     takes_empty,
 )
 from modelpack.samples import EMPTY, Array, Case, batch_dim, edges, generate, narrowed
@@ -74,7 +75,7 @@ def edge_evidence(pool: WorkerPool, source: Opened, seed: int) -> Evidence:
     answers: list[Case] = []
     found_edges = [
         (kind, case)
-        for kind, case in edges(source.description, seed=seed)
+        for kind, case in edges(source.description, seed=seed, step=step_of(pool, source, seed))
         if kind != EMPTY or takes_empty(source)
     ]
     given = _answers_if_any(pool, source, [case for _, case in found_edges])
@@ -95,13 +96,22 @@ def edge_evidence(pool: WorkerPool, source: Opened, seed: int) -> Evidence:
     )
 
 
-def generated(pool: WorkerPool, source: Opened, seed: int) -> Evidence:
-    """Evidence on generated samples: wide ones, or usual ones if the source refuses them."""
+def generated(pool: WorkerPool, source: Opened, seed: int, reference: str = "") -> Evidence:
+    """Evidence on generated samples: wide ones, or usual ones if the source refuses them.
+
+    Raises:
+        InputError: the source takes neither.
+    """
+    step = step_of(pool, source, seed)
+
+    def found(*, cautious: bool) -> Evidence:
+        cases = generate(source.description, seed=seed, cautious=cautious, step=step)
+        return evidence_of(pool, source, cases, "generated", reference)
+
     try:
-        return evidence_of(pool, source, generate(source.description, seed=seed), "generated")
+        return found(cautious=False)
     except InputError:
-        cautious = generate(source.description, seed=seed, cautious=True)
-        return evidence_of(pool, source, cautious, "generated")
+        return found(cautious=True)
 
 
 def _answers_if_any(pool: WorkerPool, source: Opened, cases: Sequence[Case]) -> list[Case | None]:

@@ -1,12 +1,13 @@
-"""Runs of a model on feeds: as it is given them, with last bits changed, and without elements."""
+"""Runs of a model on feeds: of which sizes, with last bits changed, and without elements."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from modelpack.errors import InputError
 from modelpack.judging import noise
-from modelpack.samples import Case, narrowed
+from modelpack.samples import WIDE_STEP, Case, free_dims, generate, narrowed
 from modelpack.signature import Signature
 from modelpack.sources import Opened, run_cases
 from modelpack.steps import RunOptions
@@ -44,6 +45,17 @@ def answers_of(
     if not source.description.computes_in_float64:
         cases = [narrowed(case, signature_of(source)) for case in cases]
     return run_cases(pool, source.ref, cases, options=options)[0]
+
+
+def step_of(pool: WorkerPool, model: Opened, seed: int) -> int:
+    """The unit of dynamic sizes that a model takes: one where it can be one."""
+    for step in (1, WIDE_STEP) if free_dims(model.description) else ():
+        for cautious in (False, True):
+            cases = generate(model.description, seed=seed, cautious=cautious, step=step)
+            with contextlib.suppress(InputError):
+                answers_of(pool, model, cases[:2], RunOptions())
+                return step
+    return 1
 
 
 def nudged_answers(pool: WorkerPool, model: Opened, cases: Sequence[Case], seed: int) -> list[Case]:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 # to row, and a few draws may miss it.
 _OWN_NUDGES = range(1, 13)
 
+# Of a large reference each case is run as often as those of small ones are, where it must be.
+_NUDGES_OF_EACH = (1, 2, 3, 4)
+
 # How much of that noise counts, as a share of the output's scale: more than what float32 undoes in
 # sound pipelines, of which the worst known loses 2e-5 / 8 (a power transform before a projection).
 _MOST_OWN = 2.0**-17
@@ -76,9 +79,10 @@ def tried(
         log.warning("%s takes no empty batch", candidate.ref.display)
     judgement = replace(judgement, runtime=runtime, reference=evidence.reference)
     report = compare(signature_of(candidate), evidence, outputs, judgement)
-    if report.verdict is Verdict.FAILED and reference is not None:
-        evidence = _with_lost_digits(pool, reference, evidence)
-        report = compare(signature_of(candidate), evidence, outputs, judgement)
+    for looking_closer in (_with_lost_digits, _with_noise_of_each):
+        if report.verdict is Verdict.FAILED and reference is not None:
+            evidence = looking_closer(pool, reference, evidence)
+            report = compare(signature_of(candidate), evidence, outputs, judgement)
     if report.verdict is Verdict.FAILED and _may_be_own_noise(report):
         # float32 may undo what a reference in float64 does not show, such as a cancellation.
         evidence = _own_noise(pool, candidate, evidence, outputs)
@@ -136,9 +140,7 @@ def _own_noise(
 ) -> Evidence:
     """The evidence with the larger of both noise floors: the reference's and the candidate's."""
     variants = [nudged_answers(pool, candidate, evidence.cases, seed) for seed in _OWN_NUDGES]
-    for options in (RunOptions(threads=2), RunOptions(runtime="plain")):
-        with contextlib.suppress(InputError):
-            variants.append(run_cases(pool, candidate.ref, evidence.cases, options=options)[0])
+    variants += _by_other_kernels(pool, candidate, evidence.cases)
     floors = [dict(case) for case in evidence.noise]
     for spec in signature_of(candidate).outputs:
         pairs = [(want[spec.name], have[spec.name]) for want, have in _both(evidence, outputs)]
@@ -152,6 +154,15 @@ def _own_noise(
             known = np.where(np.isfinite(found), found, 0.0)
             case[spec.name] = np.maximum(case[spec.name], np.minimum(known, _most_own(want)))
     return replace(evidence, noise=floors)
+
+
+def _by_other_kernels(
+    pool: WorkerPool, model: Opened, cases: Sequence[Case]
+) -> Iterator[list[Case]]:
+    """Answers of a model's runtime by two threads, and without its optimizations."""
+    for options in (RunOptions(threads=2), RunOptions(runtime="plain")):
+        with contextlib.suppress(InputError):
+            yield run_cases(pool, model.ref, cases, options=options)[0]
 
 
 def _with_lost_digits(pool: WorkerPool, reference: Opened, evidence: Evidence) -> Evidence:
@@ -169,6 +180,22 @@ def _with_lost_digits(pool: WorkerPool, reference: Opened, evidence: Evidence) -
             if array.dtype.kind in "fV" and array.shape == exact[name].shape:
                 found = noise.floor([array], [[_near(array, exact[name])]])[0]
                 case[name] = np.maximum(case[name], found)
+    return replace(evidence, noise=floors)
+
+
+def _with_noise_of_each(pool: WorkerPool, reference: Opened, evidence: Evidence) -> Evidence:
+    """The evidence with the noise of every case by itself: of a large model few were run."""
+    if not evidence.noise or not reference.description.is_large:
+        return evidence
+    variants = [nudged_answers(pool, reference, evidence.cases, seed) for seed in _NUDGES_OF_EACH]
+    variants += _by_other_kernels(pool, reference, evidence.cases)
+    floors = [dict(case) for case in evidence.noise]
+    for index, (case, answer) in enumerate(zip(floors, evidence.outputs, strict=True)):
+        for name, array in answer.items():
+            others = [variant[index][name] for variant in variants]
+            if all(other.shape == array.shape for other in others):
+                own = noise.floor([array], [[other] for other in others])[0]
+                case[name] = np.maximum(case[name], own)
     return replace(evidence, noise=floors)
 
 

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
@@ -15,18 +14,17 @@ from modelpack import datasets, golden
 from modelpack.artifact import (
     SCHEMES,
     Artifact,
-    Encoding,
     Golden,
     ModelRef,
     Quantization,
     Step,
-    encoding_of,
     measure,
 )
 from modelpack.errors import InputError, QuantizationError
 from modelpack.golden import GOLDEN_ROWS, Evidence
 from modelpack.judging.compare import GATED_RMS_LIMIT, QUANTIZED_RMS_LIMIT, compare, judgement_for
-from modelpack.manifest import SCHEMA_VERSION, Manifest, find, read, refuse_failed, verify
+from modelpack.judging.runs import step_of
+from modelpack.manifest import SCHEMA_VERSION, Manifest
 from modelpack.metrics import chance, drop, evaluate, metric_for
 from modelpack.output import check_writable
 from modelpack.parity import ParityReport, Verdict, unverified
@@ -34,11 +32,8 @@ from modelpack.routes import formats
 from modelpack.samples import Array, Case, channel_last, generate, write_cases
 from modelpack.sources import (
     Opened,
-    Request,
     adapter_of,
     default_name,
-    locate,
-    open_model,
     opened_result,
     provenance,
     recorded,
@@ -50,6 +45,7 @@ from modelpack.sources import (
 from modelpack.steps import Calibration, QuantizeRequest
 from modelpack.store import golden_name, labelled, save, single_format
 from modelpack.verbs.building import places
+from modelpack.verbs.floats import FloatFile, Subject, float_files
 from modelpack.worker import Limits, WorkerPool
 
 log = logging.getLogger(__name__)
@@ -89,32 +85,6 @@ class QuantizeOptions:
     limits: Limits = field(default_factory=Limits)
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """A float artifact to quantize, with the manifest that speaks of it, if any."""
-
-    opened: Opened
-    artifact: Artifact | None
-    manifest: Manifest | None
-    root: Path
-
-    @property
-    def golden(self) -> Golden | None:
-        """The golden samples of the artifact."""
-        if self.manifest is None or self.artifact is None:
-            return None
-        return self.manifest.golden_of(self.artifact)
-
-
-_File: TypeAlias = list[_Subject]
-"""The signatures of a float file, of which there is mostly one."""
-
-
-def quantizable() -> tuple[str, ...]:
-    """Names of the formats that can be quantized."""
-    return tuple(form.name for form in formats().values() if form.quantizer)
-
-
 def quantize(model: str, output: Path, options: QuantizeOptions) -> Manifest:
     """Quantize ONNX and TFLite artifacts.
 
@@ -134,33 +104,39 @@ def quantize(model: str, output: Path, options: QuantizeOptions) -> Manifest:
     _check_options(options)
     check_writable(output)
     with workspace(options.limits) as pool:
-        subjects = _subjects(pool, model, options)
-        if single_format(output) and len(subjects) > 1:
+        floats = float_files(pool, model, options.to)
+        if single_format(output) and len(floats) > 1:
             raise InputError(
-                f"'{model}' holds {len(subjects)} artifacts to quantize; '{output}' is one file",
+                f"'{model}' holds {len(floats)} artifacts to quantize; '{output}' is one file",
                 hint="choose one with --to, or give a directory",
             )
         results: list[Artifact] = []
         files: dict[str, Path] = {}
-        for file in subjects:
+        for file in floats:
             artifacts, made = _quantize_one(pool, file, output, options)
             results += artifacts
             files |= made
-        problems = [
-            f"{item.path}{of} lost too much: {item.parity.reason}"
-            for item in results
-            for of in [f" ({item.signature})" if len(subjects) < len(results) else ""]
-            if item.parity.verdict is Verdict.FAILED
-        ]
+        problems = _problems(results)
         if problems and not options.keep_failed:
             raise QuantizationError(
                 "; ".join(problems) + " (nothing was written)",
                 hint="try float16 or dynamic-int8, or more typical --calibration data",
             )
-        manifest = _write(pool, output, subjects[0], results, files)
+        manifest = _write(pool, output, floats[0], results, files)
     if problems:
         raise QuantizationError("; ".join(problems) + " (written, marked as failed)")
     return manifest
+
+
+def _problems(results: Sequence[Artifact]) -> list[str]:
+    """What each artifact that failed lost, which is one signature of its file."""
+    paths = [item.path for item in results]
+    return [
+        f"{item.path}{of} lost too much: {item.parity.reason}"
+        for item in results
+        for of in [f" ({item.signature})" if paths.count(item.path) > 1 else ""]
+        if item.parity.verdict is Verdict.FAILED
+    ]
 
 
 def _check_options(options: QuantizeOptions) -> None:
@@ -172,77 +148,6 @@ def _check_options(options: QuantizeOptions) -> None:
         raise InputError(f"{options.scheme} needs typical inputs", hint="add --calibration DATA")
     if options.max_drop is not None and options.data is None:
         raise InputError("--max-drop needs labelled samples", hint="add --data DATA with labels")
-
-
-# --- what to quantize ----------------------------------------------------------------
-
-
-def _subjects(pool: WorkerPool, model: str, options: QuantizeOptions) -> list[_File]:
-    """The files to quantize, each by its signatures."""
-    ref = locate(Request(model))
-    if ref.encoding is Encoding.MODELPACK:
-        return _subjects_in(pool, ref.path, options)
-    if ref.format not in quantizable():
-        raise InputError(
-            f"'{ref.display}' is {ref.format or ref.encoding}; only ONNX and TFLite artifacts "
-            "can be quantized",
-            hint="first modelpack convert it to onnx or tflite",
-        )
-    known = find(ref.path)
-    if known is None:
-        return [[_Subject(item, None, None, ref.path.parent) for item in _each(pool, ref)]]
-    manifest, artifacts = known
-    return [[_subject(pool, manifest, item, ref.path.parent) for item in artifacts]]
-
-
-def _each(pool: WorkerPool, ref: ModelRef) -> list[Opened]:
-    """A file that no manifest describes, opened with each of its signatures."""
-    first = open_model(pool, ref)
-    others = first.description.other_signatures
-    if not others:
-        return [first]
-    names = [first.description.signature.name, *(item.name for item in others)]
-    return [open_model(pool, replace(ref, signature_name=name)) for name in names]
-
-
-def _subjects_in(pool: WorkerPool, root: Path, options: QuantizeOptions) -> list[_File]:
-    manifest = read(root)
-    verify(manifest, root)
-    wanted = options.to or quantizable()
-    chosen = [
-        item
-        for item in manifest.artifacts
-        if item.format in wanted and item.format in quantizable() and item.quantization is None
-    ]
-    if not chosen:
-        raise InputError(
-            f"'{root.name}' has no float {' or '.join(wanted)} artifact to quantize",
-            hint=f"it has {', '.join(item.path for item in manifest.artifacts)}",
-        )
-    files: dict[str, list[_Subject]] = {}
-    for item in chosen:
-        files.setdefault(item.path, []).append(_subject(pool, manifest, item, root))
-    return list(files.values())
-
-
-def _subject(pool: WorkerPool, manifest: Manifest, artifact: Artifact, root: Path) -> _Subject:
-    signature = manifest.signature_of(artifact)
-    path = root / artifact.path
-    refuse_failed(artifact)
-    if artifact.quantization is not None:
-        raise QuantizationError(f"{artifact.path} is already quantized")
-    if measure(path, artifact.sidecars)[0] != artifact.digest:
-        verify(replace(manifest, artifacts=(artifact,), golden=None), root)
-    ref = ModelRef(
-        artifact.format,
-        encoding_of(artifact.format),
-        str(path),
-        signature=signature,
-        channel_last=artifact.channel_last,
-        signature_name=manifest.name_in_file(artifact),
-    )
-    opened = open_model(pool, ref)
-    return _Subject(replace(opened, ref=ref), artifact, manifest, root)
 
 
 # --- one artifact --------------------------------------------------------------------
@@ -266,7 +171,7 @@ class _Product:
 
 
 def _quantize_one(
-    pool: WorkerPool, file: _File, output: Path, options: QuantizeOptions
+    pool: WorkerPool, file: FloatFile, output: Path, options: QuantizeOptions
 ) -> tuple[list[Artifact], dict[str, Path]]:
     """Quantize one file; return an entry for each signature, and all files by their names."""
     ref = file[0].opened.ref
@@ -304,12 +209,12 @@ def _quantize_one(
     return artifacts, files
 
 
-def _names(file: _File) -> list[str]:
+def _names(file: FloatFile) -> list[str]:
     signatures = [item.opened.ref.signature for item in file]
     return [item.name for item in signatures if item is not None]
 
 
-def _further(pool: WorkerPool, made: Opened, subject: _Subject, step: Step) -> Opened:
+def _further(pool: WorkerPool, made: Opened, subject: Subject, step: Step) -> Opened:
     """A quantized file with another of its signatures, which must be that of the float one."""
     before = subject.opened.ref
     ref = replace(
@@ -323,7 +228,7 @@ def _further(pool: WorkerPool, made: Opened, subject: _Subject, step: Step) -> O
 
 def _judged(
     pool: WorkerPool,
-    subject: _Subject,
+    subject: Subject,
     product: _Product,
     trial: _Trial,
     options: QuantizeOptions,
@@ -344,7 +249,7 @@ def _judged(
 
 
 def _own_samples(
-    subject: _Subject, product: _Product, trial: _Trial, options: QuantizeOptions
+    subject: Subject, product: _Product, trial: _Trial, options: QuantizeOptions
 ) -> tuple[Golden | None, Path]:
     """Golden samples of a signature's own and their file; None where the common ones suit it."""
     if trial.evidence.origin != _COMMON_SAMPLES and trial.evidence.cases:
@@ -357,7 +262,7 @@ def _own_samples(
     return before.golden, subject.root / before.golden.path  # of a further signature
 
 
-def _size_ratio(subject: _Subject, artifact: Artifact) -> float:
+def _size_ratio(subject: Subject, artifact: Artifact) -> float:
     opened = subject.opened
     return round(artifact.size / measure(opened.ref.path, opened.description.sidecars)[1], 3)
 
@@ -409,7 +314,7 @@ class _Trial:
     labels: Array | None = None
 
 
-def _trial(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> _Trial:
+def _trial(pool: WorkerPool, subject: Subject, options: QuantizeOptions) -> _Trial:
     """Run the float artifact on the best inputs at hand: data, golden or generated samples."""
     ref = subject.opened.ref
     signature = ref.signature
@@ -422,7 +327,9 @@ def _trial(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> _Tr
     elif subject.golden is not None:
         cases, origin = list(_golden_cases(subject)), _COMMON_SAMPLES
     else:
-        cases, origin = generate(subject.opened.description, seed=options.seed), "generated"
+        step = step_of(pool, subject.opened, options.seed)
+        cases = generate(subject.opened.description, seed=options.seed, step=step)
+        origin = "generated"
     if options.max_drop is not None and labels is None:
         raise InputError(
             "the data has no labels, which --max-drop needs",
@@ -434,7 +341,7 @@ def _trial(pool: WorkerPool, subject: _Subject, options: QuantizeOptions) -> _Tr
     return _Trial(Evidence(cases, outputs, origin, reference), labels)
 
 
-def _real_samples(subject: _Subject, options: QuantizeOptions) -> Sequence[Case]:
+def _real_samples(subject: Subject, options: QuantizeOptions) -> Sequence[Case]:
     """Golden samples that are the user's data, to judge on more than the calibration data."""
     if options.data is not None or options.calibration is None:
         return []
@@ -443,7 +350,7 @@ def _real_samples(subject: _Subject, options: QuantizeOptions) -> Sequence[Case]
     return _golden_cases(subject)
 
 
-def _golden_cases(subject: _Subject) -> Sequence[Case]:
+def _golden_cases(subject: Subject) -> Sequence[Case]:
     """The golden samples that the float artifact can be fed."""
     manifest, artifact, entry = subject.manifest, subject.artifact, subject.golden
     assert manifest is not None
@@ -547,7 +454,7 @@ def _lost(artifact: Artifact, options: QuantizeOptions) -> str:
 def _write(
     pool: WorkerPool,
     output: Path,
-    file: _File,
+    file: FloatFile,
     results: Sequence[Artifact],
     files: dict[str, Path],
 ) -> Manifest:
@@ -567,7 +474,7 @@ def _write(
     return save(output, manifest, files, pool.scratch)
 
 
-def _based_on(file: _File) -> Manifest:
+def _based_on(file: FloatFile) -> Manifest:
     """A manifest without artifacts that says where the float artifact came from."""
     manifest, opened = file[0].manifest, file[0].opened
     if manifest is not None:

@@ -16,7 +16,7 @@ from modelpack.errors import InputError, ModelpackError
 from modelpack.golden import Evidence
 from modelpack.judging.compare import Judgement, judgement_for
 from modelpack.judging.details import details_of
-from modelpack.judging.evidence import edge_evidence, evidence_of
+from modelpack.judging.evidence import edge_evidence, evidence_of, generated
 from modelpack.judging.structure import structure_of
 from modelpack.judging.trials import tried
 from modelpack.output import check_writable, write_text
@@ -294,18 +294,13 @@ def _evidence(
         return _kept(subject, subject.manifest.golden_of(subject.artifact))
     reference = in_terms_of(reference, signature)
     described = reference.description
+    runtime = f" in {reference.ref.runtime}" if reference.ref.runtime else ""
+    words = f"{reference.ref.display}{runtime} on %s samples"
     if options.data is not None:
         samples = datasets.read(options.data, described.signature, narrow=False)
-        cases, origin = samples.batches(), "data"
-    else:
-        cases = generate(described, seed=options.seed)
-        origin = "generated"
-    runtime = f" in {reference.ref.runtime}" if reference.ref.runtime else ""
-    words = f"{reference.ref.display}{runtime} on {origin} samples"
-    found = evidence_of(pool, reference, cases, origin, words)
-    if origin == "generated":
-        found += edge_evidence(pool, reference, options.seed)
-    return found
+        return evidence_of(pool, reference, samples.batches(), "data", words % "data")
+    found = generated(pool, reference, options.seed, words % "generated")
+    return found + edge_evidence(pool, reference, options.seed)
 
 
 def _compare(

@@ -14,7 +14,7 @@ from modelpack.steps import Range
 keras = pytest.importorskip("keras")
 layers = keras.layers
 
-PIXELS = Range(low=(0.0,), high=(255.0,))
+PIXELS = Range(low=(0.0,), high=(255.0,), smooth=True)
 
 
 def images(name: str = "image") -> TensorSpec:
