@@ -80,6 +80,9 @@ def _fill_constants(model: nn.Module) -> None:
         if values.min() == values.max() and values.reshape(-1)[0].abs() < 0.5:
             fan_in = values[0].numel() if values.ndim > 1 else 25
             values.normal_(0.0, max(fan_in, 1) ** -0.5)
+    for name, buffer in model.named_buffers():
+        if name.endswith("codebook.embed"):  # learned by a running mean
+            buffer.normal_()
 
 
 def _measure_statistics(model: nn.Module, architecture: Architecture) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from modelpack.adapters.torch_custom import translations
 from modelpack.adapters.torch_failures import cause, refusal
 from modelpack.adapters.torch_fast_path import fast_path_notes
 from modelpack.adapters.torch_forms import traceable
-from modelpack.adapters.torch_loading import load
+from modelpack.adapters.torch_known import known_numbers, whole_numbers
+from modelpack.adapters.torch_loading import Model, load
 from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
 from modelpack.adapters.torch_promotion import promoted
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
@@ -47,20 +48,13 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     """
     signature = signature_of(source)
     notes = fast_path_notes(source, signature)
-    settings: dict[str, str | int | float | bool] = {}
     with _quiet(), torch_guards.recorded() as traced, torch_guards.places() as places:
         try:
-            program = _export(source, signature, options)
+            program, settings = _with_remedies(
+                load(source), lambda: _export(source, signature, options)
+            )
         except Exception as error:
-            if "Cannot view a tensor" not in cause(error):
-                raise refusal(source.display, error) from error
-            # Fused attention views a transposed tensor, which its decomposition cannot.
-            settings["attention"] = "math"
-            try:
-                with sdpa_kernel(SDPBackend.MATH):
-                    program = _export(source, signature, options)
-            except Exception as again:
-                raise refusal(source.display, again) from again
+            raise refusal(source.display, error) from error
         demand_dynamic(program.exported_program, signature, places)
         notes += limit_notes(source, program.exported_program, signature)
         if traced and not isinstance(load(source), ExportedProgram):
@@ -82,6 +76,42 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     return StepResult(
         versions("torch", "onnxscript", "onnx"), {"opset": opset, **settings}, notes=notes
     )
+
+
+def _with_remedies(
+    model: Model, export: Callable[[], Any]
+) -> tuple[Any, dict[str, str | int | float | bool]]:
+    """Export, and again with a remedy where PyTorch fails in a way that there is one for.
+
+    Returns:
+        what ``export`` returns, and the settings that it was made with.
+
+    Raises:
+        Exception: whatever ``export`` raises that nothing helps against.
+    """
+    remedies = _remedies(model)
+    settings: dict[str, str | int | float | bool] = {}
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                return export(), settings
+            except Exception as error:
+                says = next((text for text in remedies if text in cause(error)), None)
+                if says is None:
+                    raise
+                name, value, remedy = remedies.pop(says)
+                settings[name] = value
+                stack.enter_context(remedy)
+
+
+def _remedies(model: Model) -> dict[str, tuple[str, str, contextlib.AbstractContextManager[Any]]]:
+    """By what PyTorch says of a failure: a setting of the export that may help, and its context."""
+    # Fused attention views a transposed tensor, which its decomposition cannot.
+    math = ("attention", "math", sdpa_kernel(SDPBackend.MATH))
+    found = {"Cannot view a tensor": math}
+    if not isinstance(model, ExportedProgram) and whole_numbers(model):
+        found["data-dependent"] = ("buffers", "constant", known_numbers(model))
+    return found
 
 
 # Exporting torch.cond needs the compiler, which is off for whatever else runs.
@@ -138,7 +168,9 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
     # A region under no_grad is a part of its own in a program; not all can be loaded again.
     with _quiet(), traceable(evaluated), torch.no_grad(), torch_guards.places() as places:
         try:
-            program = torch.export.export(flat, tensors, dynamic_shapes=shapes)
+            program, _ = _with_remedies(
+                evaluated, lambda: torch.export.export(flat, tensors, dynamic_shapes=shapes)
+            )
         except Exception as error:
             for name, size in sizes.items():
                 if places.of(size) and "Constraints violated" in cause(error):
