@@ -10,6 +10,7 @@ import numpy as np
 from modelpack.adapters import checking
 from modelpack.adapters.tflite_file import op_counts, parsed, unrunnable, weights
 from modelpack.adapters.tflite_quantization import quantize
+from modelpack.adapters.tflite_signatures import with_one_signature
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import InputError, first_line
@@ -56,7 +57,7 @@ def describe(ref: ModelRef) -> Description:
             for name, own in sorted(bound_names(given, own_specs).items())
         },
         other_signatures=file.others,
-        unrunnable=unrunnable(file.model),
+        unrunnable=unrunnable(file.model, file.subgraph),
     )
 
 
@@ -87,7 +88,8 @@ def check(ref: ModelRef, request: CheckRequest) -> list[Finding]:
     title = _title(options)
     found = [Finding("checker", True, "every offset lies in the file")]
     try:
-        _interpreter(ref, options, allocate=True)
+        with with_one_signature(ref) as one:  # the memory of a file's first graph is planned
+            _interpreter(one, options, allocate=True)
         runner = _Runner(ref, options)
     except InputError as error:
         return [*found, Finding("ops", False, error.message)]

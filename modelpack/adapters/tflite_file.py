@@ -280,13 +280,33 @@ def op_counts(model: Any) -> dict[str, int]:
     return dict(sorted(Counter(chain.from_iterable(found)).items()))
 
 
-def unrunnable(model: Any) -> str:
-    """Why no interpreter here can run the file; empty if LiteRT can.
+def graph_fields(op: Any) -> Iterator[tuple[Any, str]]:
+    """The fields of an op that hold indices of graphs, as (options, name of the field)."""
+    for options in (op.builtinOptions, op.builtinOptions2):
+        for name in vars(options) if options is not None else ():
+            if "ubgraph" in name:
+                yield options, name
+
+
+def reached(model: Any, graph: int) -> list[int]:
+    """A graph of the file, and those that its loops, branches and initializers lead to."""
+    found = [graph]
+    for index in found:  # which grows meanwhile
+        for op in model.subgraphs[index].operators or ():
+            for options, name in graph_fields(op):
+                called = map(int, np.atleast_1d(getattr(options, name)))
+                found += [item for item in dict.fromkeys(called) if item not in found]
+    return found
+
+
+def unrunnable(model: Any, graph: int) -> str:
+    """Why no interpreter here can run a graph of the file; empty if LiteRT can.
 
     Neither LiteRT's package nor, since 2.20, TensorFlow's brings the Flex delegate:
     https://github.com/google-ai-edge/LiteRT/issues/6458
     """
-    flex = [op for op in op_counts(model) if op.startswith("Flex")]
+    found = {name for index in reached(model, graph) for name in op_names(model, index)}
+    flex = sorted(name for name in found if name.startswith("Flex"))
     if not flex:
         return ""
     return f"no interpreter here has the Flex delegate that it needs ({', '.join(flex)})"

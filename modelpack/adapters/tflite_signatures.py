@@ -14,9 +14,8 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
 
-from modelpack.adapters.tflite_file import parse, parsed
+from modelpack.adapters.tflite_file import graph_fields, parse, parsed, reached
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
 from modelpack.errors import ConversionError
@@ -52,7 +51,7 @@ def join(parts: list[ModelRef], target: str) -> StepResult:
     whole = _Whole()
     for part in parts:
         assert part.signature is not None
-        model = _mapped(part.path)
+        model = parse(_mapped(part.path), part.path.name)
         _refuse_unusual(model, part)
         whole.add(model, part.signature.name)
     whole.write(Path(target))
@@ -64,39 +63,40 @@ def with_one_signature(ref: ModelRef) -> Iterator[ModelRef]:
     """The file, or for a while one that has nothing but the signature that is meant.
 
     For what takes a file's first graph, or its last one, for all of it.
+
+    Raises:
+        ConversionError: the signature's weights lie behind the graphs, and are too large for
+            the place that others have.
     """
     if len(parsed(ref).model.signatureDefs or ()) < 2:
         yield ref
         return
     with tempfile.TemporaryDirectory() as scratch:
         alone = Path(scratch) / ref.path.name
-        alone.write_bytes(_of_one_signature(ref))
+        _write(_of_one_signature(ref), alone)
         yield replace(ref, location=str(alone), signature_name="")
 
 
-def _of_one_signature(ref: ModelRef) -> bytes:
-    file, content = parsed(ref, fresh=True), ref.path.read_bytes()
-    model = file.model
+def _of_one_signature(ref: ModelRef) -> Any:
+    file, content = parsed(ref), _mapped(ref.path)
+    model = parse(content, ref.path.name)
     _keep_graph(model, file.subgraph)
-    for buffer in model.buffers:
+    for index, buffer in enumerate(model.buffers):
         if buffer.offset > 1:  # weights that lie behind the flatbuffer
             buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
-            buffer.offset = buffer.size = 0
+        model.buffers[index] = _Constant(buffer.data)
     model.signatureDefs = [
         item for item in model.signatureDefs if item.signatureKey.decode() == file.key
     ]
     model.signatureDefs[0].subgraphIndex = 0
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return model
 
 
 def _keep_graph(model: Any, graph: int) -> None:
     """Leave one graph, which becomes the first, and those that it calls, with their constants."""
-    reached = [graph]
-    for index in reached:  # which grows meanwhile
-        called = _called(model.subgraphs[index])
-        reached += [item for item in dict.fromkeys(called) if item not in reached]
-    places = {old: new for new, old in enumerate(reached)}
-    model.subgraphs = [model.subgraphs[index] for index in reached]
+    kept = reached(model, graph)
+    places = {old: new for new, old in enumerate(kept)}
+    model.subgraphs = [model.subgraphs[index] for index in kept]
     for op in _ops(model):
         _redirect(op, places.__getitem__)
     used = {tensor.buffer for item in model.subgraphs for tensor in item.tensors or ()}
@@ -106,32 +106,14 @@ def _keep_graph(model: Any, graph: int) -> None:
             buffer.data, buffer.offset, buffer.size = None, 0, 0
 
 
-# --- graphs that ops refer to -----------------------------------------------------------------
-
-
 def _ops(model: Any) -> Iterator[Any]:
     for graph in model.subgraphs:
         yield from graph.operators or ()
 
 
-def _references(op: Any) -> Iterator[tuple[Any, str]]:
-    """The fields of an op that hold indices of graphs, as (options, name of the field)."""
-    for options in (op.builtinOptions, op.builtinOptions2):
-        for name in vars(options) if options is not None else ():
-            if "ubgraph" in name:
-                yield options, name
-
-
-def _called(graph: Any) -> Iterator[int]:
-    """Indices of the graphs that a graph's ops refer to."""
-    for op in graph.operators or ():
-        for options, name in _references(op):
-            yield from map(int, np.atleast_1d(getattr(options, name)))
-
-
 def _redirect(op: Any, place: Callable[[int], int]) -> None:
     """Let an op refer to graphs by their new indices."""
-    for options, name in _references(op):
+    for options, name in graph_fields(op):
         value = getattr(options, name)
         several = [place(int(item)) for item in np.atleast_1d(value)]
         setattr(options, name, several if np.ndim(value) else several[0])
@@ -140,11 +122,10 @@ def _redirect(op: Any, place: Callable[[int], int]) -> None:
 # --- what is read -----------------------------------------------------------------------------
 
 
-def _mapped(path: Path) -> Any:
-    """A file's object tree, whose constants stay on disk until they are read."""
+def _mapped(path: Path) -> mmap.mmap:
+    """A file whose constants stay on disk until they are read."""
     with path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return parse(content, path.name)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _refuse_unusual(model: Any, part: ModelRef) -> None:
@@ -198,12 +179,35 @@ def _kind(tensor: Any) -> bytes:
 class _Constant:
     """A buffer, as the schema's ``BufferT`` is, but at the alignment that the schema asks for."""
 
-    data: Any
+    data: Any = None
 
     def Pack(self, builder: Any) -> Any:  # noqa: N802 - as the schema's classes call it
+        if self.data is None:
+            return schema.BufferT().Pack(builder)
         # Python's flatbuffers knows no force_align; what is padded now stands behind the data.
         builder.Prep(_ALIGNMENT, len(self.data))
         return schema.BufferT(self.data).Pack(builder)
+
+
+def _write(model: Any, target: Path) -> None:
+    """Write an object tree whose buffers are `_Constant`.
+
+    Raises:
+        ConversionError: it is too large for its format.
+    """
+    weights = sum(len(item.data) for item in model.buffers if item.data is not None)
+    if weights + _ALIGNMENT * len(model.buffers) > _LARGEST:
+        names = ", ".join(item.signatureKey.decode() for item in model.signatureDefs)
+        raise ConversionError(
+            f"the weights of {names} are {weights >> 20} MiB together, and a TFLite file holds "
+            "less than 2 GiB",
+            hint=_ALONE,
+        )
+    # Room for the weights, so that they are not copied whenever it grows.
+    builder = flatbuffers.Builder(min(weights + weights // 64 + (1 << 16), _LARGEST))
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    with target.open("wb") as file:
+        file.write(memoryview(builder.Bytes)[builder.Head() :])
 
 
 @dataclass
@@ -214,7 +218,7 @@ class _Whole:
         default_factory=lambda: schema.ModelT(
             operatorCodes=[],
             subgraphs=[],
-            buffers=[schema.BufferT()],
+            buffers=[_Constant()],
             metadata=[],
             signatureDefs=[],
         )
@@ -252,18 +256,7 @@ class _Whole:
         for name, content in self.metadata.items():
             buffer = self._buffer(np.frombuffer(content, np.uint8), b"metadata")
             self.model.metadata.append(schema.MetadataT(name, buffer))
-        weights = sum(len(item.data) for item in self.model.buffers[1:])
-        if weights + _ALIGNMENT * len(self.model.buffers) > _LARGEST:
-            raise ConversionError(
-                f"the {len(self.model.signatureDefs)} signatures have {weights >> 20} MiB of "
-                "weights together, and a TFLite file holds less than 2 GiB",
-                hint=_ALONE,
-            )
-        # Room for the weights, so that they are not copied whenever it grows.
-        builder = flatbuffers.Builder(min(weights + weights // 64 + (1 << 16), _LARGEST))
-        builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
-        with target.open("wb") as file:
-            file.write(memoryview(builder.Bytes)[builder.Head() :])
+        _write(self.model, target)
 
     def _take_description(self, part: Any) -> None:
         """The facts about the whole file: the newest of versions, else the first's."""
