@@ -206,8 +206,14 @@ def _structure_problem(model: Any, size: int) -> str:
             if not 0 <= op.opcodeIndex < codes:
                 return "an op has no code"
             used += [*_indices(op.inputs), *_indices(op.outputs)]
+            if any(index >= len(model.subgraphs) for index in _called(op)):
+                return "an op refers to a graph that is not there"
         if any(not -1 <= index < count for index in used):
             return "an op refers to a tensor that is not there"
+    return _signature_problem(model)
+
+
+def _signature_problem(model: Any) -> str:
     for definition in model.signatureDefs or ():
         if not 0 <= definition.subgraphIndex < len(model.subgraphs):
             return "a signature refers to a graph that is not there"
@@ -293,10 +299,14 @@ def reached(model: Any, graph: int) -> list[int]:
     found = [graph]
     for index in found:  # which grows meanwhile
         for op in model.subgraphs[index].operators or ():
-            for options, name in graph_fields(op):
-                called = map(int, np.atleast_1d(getattr(options, name)))
-                found += [item for item in dict.fromkeys(called) if item not in found]
+            found += [item for item in dict.fromkeys(_called(op)) if item not in found]
     return found
+
+
+def _called(op: Any) -> list[int]:
+    """Indices of the graphs that an op refers to."""
+    fields = (getattr(options, name) for options, name in graph_fields(op))
+    return [int(index) for value in fields for index in np.atleast_1d(value) if index >= 0]
 
 
 def unrunnable(model: Any, graph: int) -> str:

@@ -115,7 +115,7 @@ def _redirect(op: Any, place: Callable[[int], int]) -> None:
     """Let an op refer to graphs by their new indices."""
     for options, name in graph_fields(op):
         value = getattr(options, name)
-        several = [place(int(item)) for item in np.atleast_1d(value)]
+        several = [place(int(item)) if item >= 0 else -1 for item in np.atleast_1d(value)]
         setattr(options, name, several if np.ndim(value) else several[0])
 
 

@@ -32,6 +32,7 @@ RNG = np.random.default_rng(11)
 WEIGHTS = RNG.standard_normal((64, 256)).astype(np.float32)
 HEAD = RNG.standard_normal((256, 3)).astype(np.float32) / 16
 KEYS, VALUES = ["red", "green"], [3, 5]
+WHILE = 93  # of BuiltinOptions in the schema
 NAMES = ["features", "scores"]
 ODD = ["known", "doubled"]
 
@@ -286,6 +287,19 @@ def with_metadata(content: bytes) -> Callable[[Any], None]:
 
 def with_indices(model: Any) -> None:
     model.metadataBuffer = [1]
+
+
+def with_a_graph_too_many(model: Any) -> None:
+    (loop,) = (op for op in model.subgraphs[0].operators if op.builtinOptionsType == WHILE)
+    loop.builtinOptions.bodySubgraphIndex = len(model.subgraphs)
+
+
+def test_a_loop_that_leads_out_of_the_file_is_refused(
+    apart: list[ModelRef], tmp_path: Path
+) -> None:
+    damaged = changed(apart[-1], with_a_graph_too_many, tmp_path)
+    with pytest.raises(InputError, match="damaged: an op refers to a graph that is not there"):
+        mp.validate(damaged.path)
 
 
 @pytest.mark.parametrize(
