@@ -25,6 +25,7 @@ from modelpack.adapters.torch_fast_path import fast_path_notes
 from modelpack.adapters.torch_forms import traceable
 from modelpack.adapters.torch_known import known_numbers, whole_numbers
 from modelpack.adapters.torch_loading import Model, load
+from modelpack.adapters.torch_masks import filled
 from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
 from modelpack.adapters.torch_promotion import promoted
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
@@ -127,7 +128,7 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
         "custom_translation_table": translations(),
     }
     if isinstance(model, ExportedProgram):
-        return torch.onnx.export(promoted(model), **names)
+        return torch.onnx.export(promoted(filled(model)), **names)
     dims = {name: Dim(name) for name in signature.dynamic_dims}
     # Different sizes, none of them 0 or 1, which the exporter would make static.
     sizes = {name: 2 + index for index, name in enumerate(dims)}

@@ -7,11 +7,14 @@ computes the same numbers; the artifact is compared with the library's own form.
 from __future__ import annotations
 
 import contextlib
+import math
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+
+from modelpack.errors import ConversionError
 
 
 def _axial_positions(layer: Any, position_ids: torch.Tensor) -> torch.Tensor:
@@ -26,10 +29,78 @@ def _axial_positions(layer: Any, position_ids: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.embedding(position_ids, table)
 
 
+def _windowed_attention(
+    layer: Any,
+    hidden_states: torch.Tensor,
+    attention_mask: torch.Tensor,
+    is_index_masked: torch.Tensor,
+    is_index_global_attn: torch.Tensor,
+    is_global_attn: object = None,
+    output_attentions: bool = False,
+) -> tuple[torch.Tensor, ...]:
+    """Longformer's attention of each token to its window and to global tokens, by masks.
+
+    The library's form cuts windows out of memory, and takes as many global tokens as there are,
+    which is a value. This one scores every token with every other: as many scores as the square
+    of the length.
+
+    Args:
+        layer: the attention, with its projections.
+        hidden_states: float[batch, length, size].
+        attention_mask: float[batch, length], 0 for tokens of windows.
+        is_index_masked: bool[batch, length], padding.
+        is_index_global_attn: bool[batch, length], tokens that see all and that all see.
+        is_global_attn: whether there is any of them; not needed.
+        output_attentions: not possible in this form.
+    """
+    if output_attentions:
+        raise ConversionError("weights of attention to windows cannot be exported as outputs")
+    places = torch.arange(hidden_states.shape[1])
+    is_near = (places[:, None] - places).abs() <= layer.one_sided_attn_window_size
+    is_seen = (is_near & (attention_mask == 0)[:, None]) | is_index_global_attn[:, None]
+    own = layer.query, layer.key, layer.value
+    by_window = _attend(layer, hidden_states, is_seen, own)
+    by_window = by_window.masked_fill(is_index_masked[..., None], 0.0)
+    every = layer.query_global, layer.key_global, layer.value_global
+    by_all = _attend(layer, hidden_states, ~is_index_masked[:, None], every)
+    return (torch.where(is_index_global_attn[..., None], by_all, by_window),)
+
+
+def _attend(
+    layer: Any, hidden_states: torch.Tensor, is_seen: torch.Tensor, projections: Iterable[Any]
+) -> torch.Tensor:
+    """Attention of several heads, of each row [batch, length, size] to the rows that it sees."""
+    shape = (*hidden_states.shape[:2], layer.num_heads, layer.head_dim)
+    query, key, value = (one(hidden_states).view(shape).transpose(1, 2) for one in projections)
+    scores = (query / math.sqrt(layer.head_dim)) @ key.transpose(-1, -2)
+    hidden = torch.finfo(scores.dtype).min
+    weights = torch.softmax(scores.masked_fill(~is_seen[:, None], hidden), -1, torch.float32)
+    return (weights.type_as(scores) @ value).transpose(1, 2).flatten(2)
+
+
+def _without_padding(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    token_type_ids: torch.Tensor,
+    position_ids: torch.Tensor,
+    inputs_embeds: torch.Tensor,
+    pad_token_id: int,
+) -> tuple[Any, ...]:
+    """What Longformer pads to whole windows, as it is: attention by masks needs no windows."""
+    return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+
+
 # Class, method and form; the class by its name, for the library need not be there.
 _FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "transformers.models.reformer.modeling_reformer.AxialPositionEmbeddings": {
         "forward": _axial_positions
+    },
+    "transformers.models.longformer.modeling_longformer.LongformerSelfAttention": {
+        "forward": _windowed_attention
+    },
+    "transformers.models.longformer.modeling_longformer.LongformerModel": {
+        "_pad_to_window_size": _without_padding
     },
 }
 

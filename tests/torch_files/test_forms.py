@@ -14,6 +14,7 @@ from modelpack.adapters.torch import describe, to_onnx
 from modelpack.adapters.torch_exporting import save_program
 from modelpack.adapters.torch_forms import traceable
 from modelpack.adapters.torch_loading import load
+from modelpack.adapters.torch_transformers_forms import transformers_forms
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.errors import ConversionError
 from modelpack.signature import TensorSpec
@@ -140,3 +141,64 @@ def test_it_is_converted_with_a_fixed_size_then(tmp_path: Path) -> None:
     feed = {"x": np.ones((3, 4), np.float32), "y": np.zeros((3, 4), np.float32)}
     want = np.arange(1, 4, dtype=np.float32)[:, None].repeat(4, 1)
     np.testing.assert_array_equal(session.run(None, feed)[0], want)
+
+
+class LongformerSelfAttention(torch.nn.Module):
+    """Each row attends to its window and to global rows, a global row to all: one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.num_heads, self.head_dim, self.one_sided_attn_window_size = 2, 3, 2
+        for name in ("query", "key", "value", "query_global", "key_global", "value_global"):
+            setattr(self, name, torch.nn.Linear(6, 6))
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor,
+        is_index_masked: torch.Tensor,
+        is_index_global_attn: torch.Tensor,
+        is_global_attn: bool,
+    ) -> tuple[torch.Tensor]:
+        made = torch.zeros_like(hidden_states)
+        for batch, kinds in enumerate(attention_mask.sign().int().tolist()):
+            for row, kind in enumerate(kinds):
+                near = range(row - 2, row + 3)
+                keys = [
+                    j for j, other in enumerate(kinds) if other > 0 or (not other and j in near)
+                ]
+                keys = [j for j, other in enumerate(kinds) if other >= 0] if kind > 0 else keys
+                if kind >= 0:
+                    made[batch, row] = self.attended(hidden_states[batch], row, keys, kind > 0)
+        return (made,)
+
+    def attended(
+        self, states: torch.Tensor, row: int, keys: list[int], is_global: bool
+    ) -> torch.Tensor:
+        query, key, value = (
+            getattr(self, name + "_global" * is_global)(states).view(-1, 2, 3)
+            for name in ("query", "key", "value")
+        )
+        scores = torch.einsum("hd,khd->hk", query[row], key[keys]) / 3**0.5
+        return torch.einsum("hk,khd->hd", scores.softmax(-1), value[keys]).flatten()
+
+
+LongformerSelfAttention.__module__ = "transformers.models.longformer.modeling_longformer"
+
+
+def test_attention_to_windows_and_global_tokens_is_the_same_by_masks() -> None:
+    layer = LongformerSelfAttention().eval()
+    kinds = torch.tensor([[1, 0, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 1, 0, -1, -1], [0] * 8, [-1] * 8])
+    mask = kinds * torch.finfo(torch.float32).max
+    states = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(1))
+    feed = states, mask, mask < 0, mask > 0, True
+
+    with torch.no_grad():
+        want = layer(*feed)[0]
+        with transformers_forms(layer):
+            made = layer(*feed)[0]
+            program = torch.export.export(layer, feed)
+
+    torch.testing.assert_close(made, want, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(program.module()(*feed)[0], want, rtol=1e-5, atol=1e-6)

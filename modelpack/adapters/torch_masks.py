@@ -1,0 +1,66 @@
+"""Numbers that are put where a mask says (``x[mask] = 0.0``), as a choice by that mask.
+
+`torch.onnx` writes the places as a list, of as many rows as there are, which not every runtime
+takes: a choice is the same, and has a shape that is known.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+
+_FILLS = {
+    torch.ops.aten.index_put.default: torch.ops.aten.masked_fill.Tensor,
+    torch.ops.aten.index_put_.default: torch.ops.aten.masked_fill_.Tensor,
+}
+
+
+def filled(program: ExportedProgram) -> ExportedProgram:
+    """The program with one number put where one mask says written as a fill."""
+    if next(_puts(program.graph_module), None) is None:
+        return program
+    made = copy.copy(program)
+    made._graph_module = copy.deepcopy(program.graph_module)
+    for graph, node in list(_puts(made.graph_module)):
+        held, (mask,), number = node.args[:3]
+        with graph.inserting_before(node):
+            for _ in range(_rank(held) - _rank(mask)):
+                value = mask.meta["val"].unsqueeze(-1)
+                mask = graph.call_function(torch.ops.aten.unsqueeze.default, (mask, -1))
+                mask.meta = {**node.meta, "val": value}
+            fill = graph.call_function(_FILLS[node.target], (held, mask, number))
+        fill.meta = dict(node.meta)
+        node.replace_all_uses_with(fill)
+        graph.erase_node(node)
+    made.graph_module.recompile()
+    return made
+
+
+def _puts(module: GraphModule) -> Iterator[tuple[Any, Any]]:
+    """Each graph of the module with a node that puts one number where one mask says."""
+    for part in module.modules():
+        if isinstance(part, GraphModule):
+            for node in part.graph.nodes:
+                if node.target in _FILLS and _is_fill(node):
+                    yield part.graph, node
+
+
+def _is_fill(node: Any) -> bool:
+    _, places, number, *accumulate = node.args
+    is_mask = len(places) == 1 and _dtype(places[0]) is torch.bool
+    is_alone = _dtype(number) is not None and _rank(number) == 0
+    return is_mask and is_alone and not any(accumulate) and not node.kwargs
+
+
+def _dtype(node: Any) -> Any:
+    """The dtype of the tensor that a node makes; None where it is not known to make one."""
+    return getattr(getattr(node, "meta", {}).get("val"), "dtype", None)
+
+
+def _rank(node: Any) -> int:
+    return int(node.meta["val"].dim())
