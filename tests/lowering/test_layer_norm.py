@@ -124,11 +124,26 @@ def test_what_is_no_such_group(ending: str, constants: dict[str, Any], tmp_path:
     d = Sub (x1, m) s = Pow (d, two) v = ReduceMean <keepdims = 1> (s, axes)
     e = Add (v, epsilon) r = Sqrt (e)
     n1 = Div (d, r) n2 = Mul (n1, scale) y = Add (n2, bias)""",
+    """m = ReduceMean <keepdims = 1> (x1, axes)
+    d = Sub (x1, m) s = Pow (d, two) v = ReduceMean <keepdims = 1> (s, axes)
+    e = Add (v, epsilon) i = Pow (e, minus_half) f = Mul (i, scale)
+    n1 = Mul (x1, f) n2 = Mul (m, f) n3 = Sub (bias, n2) y = Add (n1, n3)""",
 ])  # fmt: skip
 def test_in_parts(text: str, tmp_path: Path) -> None:
     text = f"own (float[n, 5, 24] x) => (float[n, 5, 24] y) {{ x1 = Mul (x, two) {text} }}"
-    constants = {"axes": np.array([2]), "epsilon": np.float32(1e-6)}
+    constants = {
+        "axes": np.array([2]),
+        "epsilon": np.float32(1e-6),
+        "minus_half": np.float32(-0.5),
+    }
     assert_right(text, [(2, 5, 24)], tmp_path, **constants)
+
+
+def test_instance_normalization_of_series(tmp_path: Path) -> None:
+    """It is of another form: the kernel would refuse the scale, which is per channel."""
+    text = "x2 = InstanceNormalization (x1, scale, bias) y = Relu (x2)"
+    text = f"own (float[n, 5, 24] x) => (float[n, 5, 24] y) {{ x1 = Mul (x, two) {text} }}"
+    assert_right(text, [(2, 5, 24)], tmp_path, scale=real(5), bias=real(5))
 
 
 def _has_onednn() -> bool:

@@ -55,7 +55,9 @@ def power(ctx: Context, x: Any, y: Any) -> Any:
     exponent = tf.get_static_value(y)
     if exponent is not None and exponent.size == 1 and exponent.ndim <= x.shape.rank:
         if exponent.item() == 2:
-            return tf.square(x)
+            # TensorFlow's optimizers make a squared difference of a square, which with a mean and a
+            # root may be the form that `layer_norm` is about. Of a product they do not.
+            return tf.square(x) if ctx.builtin_only else x * x
         if exponent.item() == 0.5:
             return tf.sqrt(x)
     return tf.pow(x, cast(ctx, y, x.dtype))
