@@ -23,17 +23,14 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in ')
 _LONGEST = 500  # characters of a message that are shown
 
-# Where code is not the model's: PyTorch, its exporter, Python's own library, and modelpack.
-_FOREIGN = tuple(
-    str(Path(place).resolve())
-    for place in (
-        Path(torch.__file__).parent,
-        Path(torch.__file__).parent.parent / "onnxscript",
-        Path(__file__).parent.parent,
-        sysconfig.get_path("stdlib"),
-    )
-)
-_LIBRARIES = str(Path(torch.__file__).resolve().parent.parent)
+_SITE = Path(torch.__file__).resolve().parent.parent
+
+# Where code is not the model's: PyTorch, its exporter, what these compute shapes with, and
+# modelpack. Python's own library is not either, but what is installed below it can be.
+_TOOLS = ("torch", "onnxscript", "onnx", "onnx_ir", "sympy", "mpmath", "networkx", "numpy")
+_OWN = str(Path(__file__).resolve().parent.parent)
+_FOREIGN = (*(_SITE / name for name in _TOOLS), Path(_OWN))
+_STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 
 
 def refusal(what: str, error: BaseException) -> ModelpackError:
@@ -98,7 +95,7 @@ def place_of(failure: BaseException) -> str:
     """The innermost line of the model's code: `` at net.py:7 (y = x[n])``; or nothing."""
     chain = list(_chain(failure))
     for error in reversed(chain):
-        place = place_in(traceback.extract_tb(error.__traceback__))
+        place = _place_in(traceback.extract_tb(error.__traceback__))
         if place:
             return place
     for error in reversed(chain):  # a later step: the message quotes the trace of the graph's node
@@ -109,41 +106,45 @@ def place_of(failure: BaseException) -> str:
     return ""
 
 
-def place_in(stack: traceback.StackSummary) -> str:
-    """The innermost line of the model's code in a stack, as `place_of` says it; or nothing."""
+def place_here() -> str:
+    """The line of the model's code that runs now, as `place_of` says it; or nothing."""
+    stack = traceback.extract_stack()
+    files = [str(Path(frame.filename).resolve()) for frame in stack]
+    called = next((index for index, file in enumerate(files) if file.startswith(_OWN)), 0)
+    return _place_in(stack[called:])  # what calls modelpack is not the model's
+
+
+def _place_in(stack: list[traceback.FrameSummary]) -> str:
     return _innermost([(frame.filename, frame.lineno or 0) for frame in stack])
 
 
 def _innermost(frames: list[tuple[str, int]]) -> str:
-    """The innermost frame of the user's own code; else, of a library's that is not PyTorch."""
+    """The innermost frame of the user's own code, and of a library's that it calls, not PyTorch."""
     known = [(file, line) for file, line in frames if _is_model_code(file)]
-    own = [(file, line) for file, line in known if not _resolved(file).startswith(_LIBRARIES)]
-    for file, line in reversed(own or known):
-        return f" at {_quoted(file, line)}"
-    return ""
-
-
-def _is_model_code(file: str) -> bool:
-    return Path(file).is_file() and not any(
-        Path(_resolved(file)).is_relative_to(place) and not _is_library(file, place)
-        for place in _FOREIGN
+    own = [(file, line) for file, line in known if not _is_library(file)]
+    if not known:
+        return ""
+    inner = _quoted(*known[-1])
+    return (
+        f" at {_quoted(*own[-1])}, in {inner}" if own and own[-1] != known[-1] else f" at {inner}"
     )
 
 
-def _is_library(file: str, place: str) -> bool:
-    """Installed libraries lie below Python's own, but are not its own."""
-    path = Path(_resolved(file))
-    own = {_FOREIGN[0], _FOREIGN[1], _FOREIGN[2]}
-    return place not in own and "site-packages" in path.parts
+def _is_model_code(file: str) -> bool:
+    path = Path(file).resolve()
+    is_standard = path.is_relative_to(_STANDARD) and "site-packages" not in path.parts
+    is_foreign = any(path.is_relative_to(place) for place in _FOREIGN)
+    return path.is_file() and not is_standard and not is_foreign
 
 
-def _resolved(file: str) -> str:
-    return str(Path(file).resolve())
+def _is_library(file: str) -> bool:
+    return Path(file).resolve().is_relative_to(_SITE)
 
 
 def _quoted(file: str, line: int) -> str:
     path = Path(file)
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    roots = [Path.cwd(), _SITE]
+    shown = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), path)
     source = linecache.getline(file, line).strip()
     return f"{shown}:{line}" + (f" ({source})" if source else "")
 

@@ -7,7 +7,6 @@ leaves assertions out: at sizes on the other side the artifact would answer wron
 from __future__ import annotations
 
 import contextlib
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from modelpack.adapters.torch_failures import place_in
+from modelpack.adapters.torch_failures import place_here
 from modelpack.adapters.torch_masks import filled
 from modelpack.adapters.torch_promotion import promoted
 
@@ -41,7 +40,7 @@ def recorded() -> Iterator[list[ExportedProgram]]:
 
 
 class Places:
-    """Lines of the model's code that make numbers of sizes, as `torch_failures.place_in` says."""
+    """Lines of the model's code that make numbers of sizes, as `torch_failures.place_here` says."""
 
     def __init__(self) -> None:
         self._sizes: dict[int, str] = {}
@@ -52,7 +51,7 @@ class Places:
         number: Any = getattr(guard, "rhs", None)
         if type(guard).__name__ != "Equality" or not getattr(number, "is_Integer", False):
             return
-        place = place_in(traceback.extract_stack())
+        place = place_here()
         if guard.lhs.is_Symbol:
             self._sizes.setdefault(int(number), place)
         else:

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from modelpack.adapters.torch_arguments import INPUT_HINT, Arguments
 from modelpack.adapters.torch_failures import place_of
+from modelpack.adapters.torch_randomness import random_place
 from modelpack.adapters.torch_ranges import program_ranges
 from modelpack.adapters.torch_script import ScriptGraph, forward_signature, has_embeddings
 from modelpack.artifact import ModelRef
@@ -337,10 +338,11 @@ def _outputs(
         if once.shape != again.shape or not torch.equal(
             torch.nan_to_num(once), torch.nan_to_num(again)
         ):
+            place = random_place(lambda: flat(*tensors))
+            why = "keeps state" if place is None else f"draws random numbers{place}"
             raise InputError(
-                f"output '{name}' differs between two runs on the same inputs, "
-                "so nothing can be compared with it",
-                hint="the model keeps state or draws random numbers in evaluation mode",
+                f"output '{name}' differs between two runs on the same inputs: the model {why}",
+                hint="nothing can be compared with a model that does so in evaluation mode",
             )
     return first
 

@@ -46,6 +46,19 @@ class Wrong(torch.nn.Module):
         return x @ torch.ones(5, 2)
 
 
+class Draws(torch.nn.Module):
+    def forward(self, x):
+        return torch.nn.functional.dropout(x, 0.5)
+
+
+class Counts(torch.nn.Module):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
 class Attention(torch.nn.Module):
     def forward(self, q):
         mixed = torch.nn.functional.scaled_dot_product_attention(q, q, q)
@@ -66,6 +79,8 @@ def export(directory: Path, name: str, spec: str) -> dict[str, object]:
 CASES = {
     "Branch": (5, "x:float32[batch,4]", r"net\.py:7 \(if x\.sum\(\) > 0:\)", "torch.where"),
     "Packed": (5, "x:float32[batch,2,4]", r"net\.py:2\d .*packed sequence", "padded"),
+    "Draws": (2, "x:float32[batch,4]", r"random numbers at net\.py:36 \(return", "compared"),
+    "Counts": (2, "x:float32[batch,4]", "two runs on .*keeps state", "compared"),
     "Wrong": (2, "x:float32[batch,4]", r"net\.py:\d+ \(return x @ torch\.ones\(5, 2\)\)", "check"),
 }
 
