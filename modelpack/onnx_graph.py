@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import onnx
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from modelpack.errors import ConversionError, InputError, first_line
@@ -120,12 +122,51 @@ def save(model: onnx.ModelProto, target: Path) -> None:
     if model.ByteSize() > LARGEST_FILE:
         onnx.save(model, target, save_as_external_data=True, location=f"{target.name}.data")
     else:
-        target.write_bytes(model.SerializeToString(deterministic=True))
+        _write(model, target)
     try:
         _check(model, target)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         target.unlink()
         raise ConversionError(f"the model is not valid ONNX: {first_line(error)}") from None
+
+
+def _write(model: onnx.ModelProto, target: Path) -> None:
+    """Write what ``SerializeToString`` returns, which would take the size of the model twice."""
+    with target.open("wb") as file:
+        for piece in _pieces(model):
+            file.write(piece)
+        written = file.tell()
+    if written != model.ByteSize():  # fields of a newer ONNX, which have no name here
+        target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _pieces(message: Message) -> Iterator[bytes]:
+    """The bytes of a message by its fields, and those of a graph by its own.
+
+    A field that is a message is its number with the wire type 2, its length, and it
+    (https://protobuf.dev/programming-guides/encoding/).
+    """
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            alone = type(message)()
+            _copy_field(field, value, alone)
+            yield alone.SerializeToString(deterministic=True)
+            continue
+        for item in value if field.is_repeated else [value]:
+            yield _varint(field.number << 3 | 2) + _varint(item.ByteSize())
+            if isinstance(item, onnx.GraphProto):
+                yield from _pieces(item)
+            else:
+                yield item.SerializeToString(deterministic=True)
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; all but the last have the eighth set."""
+    found = []
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
 
 
 # Bytes of an initializer from which on the checker need not see its values.
@@ -161,11 +202,14 @@ def _bare(model: onnx.ModelProto, location: str) -> onnx.ModelProto:
 
 def _copy_fields(source: Message, target: Message, but: str) -> None:
     for field, value in source.ListFields():
-        if field.name == but:
-            continue
-        if field.is_repeated:
-            getattr(target, field.name).extend(value)
-        elif field.message_type is not None:
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            setattr(target, field.name, value)
+        if field.name != but:
+            _copy_field(field, value, target)
+
+
+def _copy_field(field: FieldDescriptor, value: Any, target: Message) -> None:
+    if field.is_repeated:
+        getattr(target, field.name).extend(value)
+    elif field.message_type is not None:
+        getattr(target, field.name).CopyFrom(value)
+    else:
+        setattr(target, field.name, value)
