@@ -10,7 +10,9 @@ from typing import Any
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
 
+from modelpack import wire
 from modelpack.errors import ConversionError, InputError, first_line
 
 # protobuf refuses messages of 2 GiB and more; larger models keep weights beside the file.
@@ -119,10 +121,10 @@ def save(model: onnx.ModelProto, target: Path) -> None:
     Raises:
         ConversionError: the model is not valid ONNX.
     """
-    if model.ByteSize() > LARGEST_FILE:
+    if _size(model) > LARGEST_FILE:
         onnx.save(model, target, save_as_external_data=True, location=f"{target.name}.data")
     else:
-        _write(model, target)
+        write(model, target)
     try:
         _check(model, target)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -130,43 +132,47 @@ def save(model: onnx.ModelProto, target: Path) -> None:
         raise ConversionError(f"the model is not valid ONNX: {first_line(error)}") from None
 
 
-def _write(model: onnx.ModelProto, target: Path) -> None:
+# Messages that hold most of a model: taken apart, they are never in memory a second time.
+_LARGE_MESSAGES = (onnx.GraphProto, onnx.TensorProto)
+
+
+def write(model: onnx.ModelProto, target: Path) -> None:
     """Write what ``SerializeToString`` returns, which would take the size of the model twice."""
     with target.open("wb") as file:
         for piece in _pieces(model):
             file.write(piece)
-        written = file.tell()
-    if written != model.ByteSize():  # fields of a newer ONNX, which have no name here
-        target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _size(message: Message) -> int:
+    """How long its bytes are. ``ByteSize`` would write them into memory."""
+    return sum(map(len, _pieces(message)))
 
 
 def _pieces(message: Message) -> Iterator[bytes]:
-    """The bytes of a message by its fields, and those of a graph by its own.
-
-    A field that is a message is its number with the wire type 2, its length, and it
-    (https://protobuf.dev/programming-guides/encoding/).
-    """
+    """The bytes of a message by its fields, and those of a large one by its own."""
+    if len(UnknownFieldSet(message)):  # of a newer ONNX: they have no name here
+        yield message.SerializeToString(deterministic=True)
+        return
     for field, value in message.ListFields():
-        if field.message_type is None:
+        if field.message_type is not None:
+            for item in value if field.is_repeated else [value]:
+                yield from _as_field(field.number, item)
+        elif field.name == "raw_data":
+            yield wire.begin(field.number, len(value))
+            yield value
+        else:
             alone = type(message)()
             _copy_field(field, value, alone)
             yield alone.SerializeToString(deterministic=True)
-            continue
-        for item in value if field.is_repeated else [value]:
-            yield _varint(field.number << 3 | 2) + _varint(item.ByteSize())
-            if isinstance(item, onnx.GraphProto):
-                yield from _pieces(item)
-            else:
-                yield item.SerializeToString(deterministic=True)
 
 
-def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last have the eighth set."""
-    found = []
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])
+def _as_field(number: int, message: Message) -> Iterator[bytes]:
+    if isinstance(message, _LARGE_MESSAGES):
+        yield wire.begin(number, _size(message))
+        yield from _pieces(message)
+    else:
+        found = message.SerializeToString(deterministic=True)
+        yield wire.begin(number, len(found)) + found
 
 
 # Bytes of an initializer from which on the checker need not see its values.

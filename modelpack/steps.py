@@ -59,6 +59,7 @@ class Description:
         other_signatures: further callables the model has.
         unrunnable: why nothing that is installed here can run it; empty if something can.
         finite_only: whether only finite numbers can be exchanged with it, as JSON has them.
+        shares: outputs that are shares of 1 which its runtime's kernel gives no more digits of.
     """
 
     signature: Signature
@@ -82,6 +83,7 @@ class Description:
     other_signatures: tuple[Signature, ...] = ()
     unrunnable: str = ""
     finite_only: bool = False
+    shares: tuple[str, ...] = ()
 
     @property
     def arithmetic(self) -> str:

@@ -1,7 +1,6 @@
 """Puts filters of convolutions into the graph of a saved model, in place of their stand-ins.
 
-The file is written piece by piece, so that the filters are in memory one at a time. Pieces
-follow the wire format of protocol buffers: https://protobuf.dev/programming-guides/encoding
+The file is written piece by piece, so that the filters are in memory one at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from modelpack import wire
 from modelpack.lowering.filters import STAND_IN, Filters
 
 ROOM = 96 << 20
@@ -115,15 +115,7 @@ def _tensor(stand_in: Any, number: int) -> _Pieces:
 def _field(number: int, content: _Pieces) -> _Pieces:
     """A field with a length: a message, text or bytes."""
     length = sum(len(piece) if isinstance(piece, bytes) else piece.length for piece in content)
-    return [_varint(number << 3 | 2) + _varint(length), *content]
-
-
-def _varint(number: int) -> bytes:
-    groups = []
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*groups, number])
+    return [wire.begin(number, length), *content]
 
 
 def _sign(path: Path, digest: bytes) -> None:

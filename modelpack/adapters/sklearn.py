@@ -224,7 +224,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         )
     onnx.checker.check_model(model, full_check=True)
     attach_ensembles(model)
-    Path(target).write_bytes(model.SerializeToString(deterministic=True))
+    onnx_graph.write(model, Path(target))
     return StepResult(
         versions("skl2onnx", "scikit-learn", "onnx"),
         {f"opset.{domain}": version for domain, version in sorted(opset.items())},

@@ -26,6 +26,7 @@ from modelpack.adapters.torch_forms import traceable
 from modelpack.adapters.torch_known import known_numbers, whole_numbers
 from modelpack.adapters.torch_loading import Model, load
 from modelpack.adapters.torch_masks import filled
+from modelpack.adapters.torch_plain import plain
 from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
 from modelpack.adapters.torch_promotion import promoted
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
@@ -72,7 +73,7 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
     refuse_bfloat16(model, source.display)
     zero_hidden_rows(model)
     tidy(model, signature)
-    Path(target).write_bytes(model.SerializeToString(deterministic=True))
+    onnx_graph.write(model, Path(target))
     onnx.checker.check_model(target, full_check=True)
     return StepResult(
         versions("torch", "onnxscript", "onnx"), {"opset": opset, **settings}, notes=notes
@@ -128,7 +129,7 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
         "custom_translation_table": translations(),
     }
     if isinstance(model, ExportedProgram):
-        return torch.onnx.export(promoted(filled(model)), **names)
+        return torch.onnx.export(promoted(filled(plain(model))), **names)
     dims = {name: Dim(name) for name in signature.dynamic_dims}
     # Different sizes, none of them 0 or 1, which the exporter would make static.
     sizes = {name: 2 + index for index, name in enumerate(dims)}

@@ -201,7 +201,8 @@ class _Variants:
             )
             for name in names
         }
-        return [{name: by_name[name][i] for name in names} for i in range(len(answers))]
+        floors = [{name: by_name[name][i] for name in names} for i in range(len(answers))]
+        return noise.of_shares(floors, self._source.description.shares)
 
     def _in_other_batches(self, variants: Sequence[Sequence[Case]]) -> list[list[Case]]:
         """Each row at another position of a larger batch, if rows do not depend on each other."""

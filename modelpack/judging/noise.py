@@ -126,6 +126,14 @@ def floor(
     ]
 
 
+def of_shares(floors: Sequence[Case], names: Sequence[str]) -> list[Case]:
+    """The floors, with at least a unit of 1 in outputs that are known to be shares of 1."""
+    return [
+        {**case, **{name: np.maximum(case[name], ULP) for name in names if name in case}}
+        for case in floors
+    ]
+
+
 def _own_rounding(answer: Array) -> Array:
     """One unit in the last place, at most, of each element."""
     return np.where(np.isfinite(answer), np.abs(answer), 0.0) * 2.0**-23

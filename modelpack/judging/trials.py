@@ -73,6 +73,8 @@ def tried(
     answers, runtime = _candidate_answers(pool, candidate, evidence, failure)
     refused = [kind for kind, answer in zip(kinds, answers, strict=True) if answer is None]
     evidence = evidence.chosen([i for i, answer in enumerate(answers) if answer is not None])
+    floors = noise.of_shares(evidence.noise, candidate.description.shares)
+    evidence = replace(evidence, noise=floors)
     outputs = [answer for answer in answers if answer is not None]
     if EMPTY in refused:
         refused.remove(EMPTY)

@@ -8,6 +8,8 @@ import onnx
 import onnx.parser
 import pytest
 
+from modelpack import validate
+
 FILES = {
     "scalar": """g (float x) => (float y) { y = Exp(x) }""",
     "unsorted": """g (float[n, 4] x) => (float[n, 4] y) {
@@ -63,3 +65,28 @@ def test_nodes_that_wait_for_each_other_are_refused_in_one_line(tmp_path: Path, 
     assert outcome.code == 2
     assert "not acyclic" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+SHARES = """g (float[batch, 4] x) => (float[batch, 4] y)
+    <float[4] rare = {{{bias}}}> {{ h = Add(x, rare) {steps} }}"""
+RARE = "-14.0, -15.0, 0.0, -16.0"
+EXACT = "m = Neg(h) s = Softplus(m) n = Neg(s) y = Exp(n)"
+
+
+@pytest.mark.parametrize(
+    ("steps", "bias", "verdict"),
+    [
+        ("p = Sigmoid(h) y = Identity(p)", RARE, "passed"),
+        ("y = Sigmoid(h)", "-12.0, -15.0, 0.0, -16.0", "failed"),
+    ],
+)
+def test_what_the_kernel_of_sigmoid_loses_of_rare_classes_is_no_error(
+    steps: str, bias: str, verdict: str, tmp_path: Path
+) -> None:
+    files = {"exact": (EXACT, RARE), "made": (steps, bias)}
+    for name, (nodes, numbers) in files.items():
+        text = SHARES.format(steps=nodes, bias=numbers)
+        model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
+        (tmp_path / f"{name}.onnx").write_bytes(model.SerializeToString())
+    found = validate(tmp_path / "made.onnx", reference=tmp_path / "exact.onnx")
+    assert [item.verdict for item in found.artifacts] == [verdict]

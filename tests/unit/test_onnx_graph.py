@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx.parser import parse_model
 
-from modelpack import onnx_graph
+from modelpack import onnx_graph, wire
 
 TEXT = """
 <ir_version: 9, opset_import: ["" : 18, "own" : 1], producer_name: "a tool", model_version: 3>
@@ -48,7 +48,7 @@ def test_the_file_is_what_protobuf_writes(model: onnx.ModelProto, tmp_path: Path
 @pytest.mark.parametrize("number", [127, 128, 300, 1 << 14, (1 << 31) + 7])
 def test_lengths_are_numbers_of_seven_bits_a_byte(number: int) -> None:
     whole = onnx.ModelProto(model_version=number).SerializeToString()
-    assert whole[1:] == onnx_graph._varint(number)
+    assert whole[1:] == wire.varint(number)
 
 
 def test_fields_without_a_name_are_kept(model: onnx.ModelProto, tmp_path: Path) -> None:
