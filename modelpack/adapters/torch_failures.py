@@ -114,6 +114,12 @@ def place_here() -> str:
     return _place_in(stack[called:])  # what calls modelpack is not the model's
 
 
+def place_of_node(node: Any) -> str:
+    """The line of the model's code that made a node of a graph, as `place_of` says it."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return _innermost([(file, int(line)) for file, line in frames])
+
+
 def _place_in(stack: list[traceback.FrameSummary]) -> str:
     return _innermost([(frame.filename, frame.lineno or 0) for frame in stack])
 
@@ -169,7 +175,5 @@ def _without_form(graph: Any, registry: Any) -> list[str]:
     for node in graph.nodes:
         is_op = isinstance(node.target, torch._ops.OpOverload)
         if node.op == "call_function" and is_op and not registry.is_registered(node.target):
-            frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-            place = _innermost([(file, int(line)) for file, line in frames])
-            found.setdefault(f"{node.target}", place)
+            found.setdefault(f"{node.target}", place_of_node(node))
     return [f"{op}{place}" for op, place in sorted(found.items())]

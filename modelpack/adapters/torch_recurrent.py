@@ -23,15 +23,8 @@ _UNROLLED = {torch.ops.aten.rnn_tanh.input, torch.ops.aten.rnn_relu.input}
 
 
 def is_recurrent(model: torch.nn.Module) -> bool:
-    """Whether a module has LSTM or GRU layers, and no plain RNN, which is not kept as an op.
-
-    Raises:
-        ConversionError: an LSTM is projected; PyTorch would write a file that does not run.
-    """
+    """Whether a module has LSTM or GRU layers, and no plain RNN, which is not kept as an op."""
     layers = list(model.modules())
-    for layer in layers:
-        if isinstance(layer, torch.nn.LSTM) and layer.proj_size:
-            raise ConversionError("an LSTM with proj_size has no counterpart in ONNX")
     return any(isinstance(layer, torch.nn.LSTM | torch.nn.GRU) for layer in layers) and not any(
         isinstance(layer, torch.nn.RNN) for layer in layers
     )

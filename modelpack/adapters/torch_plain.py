@@ -1,0 +1,177 @@
+"""Ops that PyTorch's exporter writes badly, or not at all, as plain ones that mean the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from operator import getitem
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from modelpack.adapters import torch_plain_forms as forms
+from modelpack.adapters.torch_custom import translations
+from modelpack.adapters.torch_failures import place_of_node
+from modelpack.errors import ConversionError
+
+_aten = torch.ops.aten
+
+# What computes the same, and which arguments it takes of a node; None where it does not apply.
+_Rule = tuple[Callable[..., Any], Callable[[Node], tuple[Any, ...] | None]]
+
+
+def plain(program: ExportedProgram) -> ExportedProgram:
+    """The program with such ops written out; an op that a plug-in writes stays."""
+    if next(_replaceable(program.graph_module), None) is None:
+        return program
+    made = copy.copy(program)
+    made._graph_module = copy.deepcopy(program.graph_module)
+    for graph, node, args in list(_replaceable(made.graph_module)):
+        _replace(graph, node, args)
+    made.graph_module.recompile()
+    return made
+
+
+def _replaceable(module: GraphModule) -> Iterator[tuple[Graph, Node, tuple[Any, ...]]]:
+    """Each graph with a node that can be written plainly, and the arguments of its form."""
+    written = translations()
+    for part in module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            if node.target in _RULES and node.target not in written:
+                args = _RULES[node.target][1](node)
+                if args is not None:
+                    yield part.graph, node, args
+
+
+def _replace(graph: Graph, node: Node, args: tuple[Any, ...]) -> None:
+    """Put the nodes of the plain form in the place of a node."""
+    leaves, structure = pytree.tree_flatten((args, dict(node.kwargs)))
+    read = [leaf for leaf in leaves if isinstance(leaf, Node)]
+
+    def form(*values: Any) -> Any:
+        given = iter(values)
+        filled = [next(given) if isinstance(leaf, Node) else leaf for leaf in leaves]
+        made, options = pytree.tree_unflatten(filled, structure)
+        return _RULES[node.target][0](*made, **options)
+
+    with torch.no_grad():
+        traced = make_fx(form, pre_dispatch=True)(*(leaf.meta["val"] for leaf in read))
+    inputs = [item for item in traced.graph.nodes if item.op == "placeholder"]
+    copies: dict[Node, Any] = dict(zip(inputs, read, strict=True))
+    with graph.inserting_before(node):
+        result = graph.graph_copy(traced.graph, copies)
+    for item in copies.values():
+        if item not in read and "stack_trace" in node.meta:
+            item.meta["stack_trace"] = node.meta["stack_trace"]
+    _use(graph, node, result)
+
+
+def _use(graph: Graph, node: Node, result: Any) -> None:
+    """Let what reads a node, or one of its results, read what is in its place."""
+    for user in list(node.users) if _has_several(node) else ():
+        if user.users:
+            user.replace_all_uses_with(result[user.args[1]])
+        graph.erase_node(user)
+    if node.users:
+        node.replace_all_uses_with(result)
+    graph.erase_node(node)
+
+
+def _has_several(node: Node) -> bool:
+    return isinstance(node.meta["val"], tuple | list)
+
+
+def _only_first(node: Node) -> bool:
+    """Whether only the first of a node's results is read."""
+    return all(
+        user.target is getitem and (user.args[1] == 0 or not user.users) for user in node.users
+    )
+
+
+# --- which arguments a form takes ------------------------------------------------------------
+
+
+def _as_given(node: Node) -> tuple[Any, ...]:
+    return node.args
+
+
+def _pooled(node: Node) -> tuple[Any, ...] | None:
+    """Of a pooling to a given size: where the size that it is of is known."""
+    image, wanted = node.args
+    sizes = image.meta["val"].shape[-len(wanted) :]
+    known = all(isinstance(size, int) for size in (*sizes, *wanted))
+    is_first = not _has_several(node) or _only_first(node)
+    return node.args if known and is_first else None
+
+
+def _not_trained(node: Node) -> tuple[Any, ...] | None:
+    training = node.args[3] if len(node.args) > 3 else node.kwargs.get("training", False)
+    return None if training else node.args
+
+
+def _attention(node: Node) -> tuple[Any, ...] | None:
+    """Of an attention that the exporter does not write: of another rank than 4."""
+    ranks = {item.meta["val"].dim() for item in node.args[:3]}
+    dropout = node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0.0)
+    return None if ranks == {4} or dropout else node.args
+
+
+def _bags(node: Node) -> tuple[Any, ...] | None:
+    """Of bags that are the rows of a matrix: the matrix in the place of indices and offsets."""
+    weight, flat, offsets, _, mode, _, scales, last, padding = node.args
+    is_even = (
+        flat.target == _aten.reshape.default
+        and flat.args[1] == [-1]
+        and flat.args[0].meta["val"].dim() == 2
+        and offsets.target == _aten.arange.start_step
+    )
+    if not is_even or last or not _only_first(node):
+        return None
+    rows = flat.args[0]
+    wanted = (0, rows.meta["val"].numel(), rows.meta["val"].shape[1])
+    have = tuple(item.meta["val"] if isinstance(item, Node) else item for item in offsets.args)
+    return (weight, rows, mode, scales, padding) if str(have) == str(wanted) else None
+
+
+def _projections(node: Node) -> tuple[Any, ...] | None:
+    """Of an LSTM that is projected, which ONNX does not have.
+
+    Raises:
+        ConversionError: its number of steps is not known, so that they cannot be written out.
+    """
+    values, _, weights, biased, layers, _, training, both_ways, batch_first = node.args
+    each = len(weights) / (layers * (1 + both_ways))
+    if each != _PROJECTED[biased] or training:
+        return None
+    steps = values.meta["val"].shape[1 if batch_first else 0]
+    if isinstance(steps, int) and steps <= _MOST_STEPS:
+        return node.args
+    raise ConversionError(
+        f"an LSTM with proj_size{place_of_node(node)} has no form in ONNX, and {steps} steps of "
+        "time are not written one by one",
+        hint=f"give its input a fixed length of at most {_MOST_STEPS} steps, or train it without "
+        "proj_size, with a Linear layer behind it",
+    )
+
+
+# Weights of a projected layer in one direction, without and with biases.
+_PROJECTED = {False: 3, True: 5}
+
+# A step is about twenty nodes of the graph.
+_MOST_STEPS = 128
+
+_RULES: dict[Any, _Rule] = {
+    _aten.scaled_dot_product_attention.default: (forms.attention, _attention),
+    _aten.embedding_bag.padding_idx: (forms.embedding_bag, _bags),
+    _aten.lstm.input: (forms.projected_lstm, _projections),
+    _aten.cdist.default: (forms.cdist, _as_given),
+    _aten.hypot.default: (forms.hypot, _as_given),
+    _aten.copysign.Tensor: (forms.copysign, _as_given),
+    _aten.rrelu.default: (forms.rrelu, _not_trained),
+    _aten.adaptive_max_pool2d.default: (forms.adaptive_max, _pooled),
+    _aten.adaptive_avg_pool3d.default: (forms.adaptive_mean, _pooled),
+}
