@@ -140,7 +140,7 @@ class Forms(nn.Module):
         distances = [torch.cdist(x, x[:, :, :3] + 1, p) for p in (0.0, 1.0, 2.0, 2.5, float("inf"))]
         edges = _EDGES * x[:, 0, 0, :1, None]
         pooled = self.largest(x), self.mean(x), self.slope(x)
-        hypot = torch.hypot(edges, _EDGES.view(-1, 1))
+        hypot = torch.hypot(edges, torch.cat([_EDGES, torch.tensor([torch.nan])]).view(-1, 1))
         signs = torch.copysign(x[..., :1], _EDGES)
         return [*distances, torch.cdist(x, self.many), *pooled, hypot, signs]
 
@@ -156,12 +156,20 @@ def test_pooling_to_places_stays_what_it_is() -> None:
     assert plain(program) is program
 
 
+class Projected(nn.LSTM):
+    """Of two layers in both directions, each with a state to start from of its own."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        scales = torch.arange(4.0).view(4, 1, 1)
+        cells = (scales * x.sum(-1)[:, :1]).expand(-1, -1, self.hidden_size)
+        return super().forward(x, (scales * x[:, 0, :2], cells))
+
+
 def test_projected_lstms_are_written_step_by_step(tmp_path: Path) -> None:
     torch.manual_seed(0)
+    lstm = Projected(3, 4, 2, proj_size=2, bidirectional=True, batch_first=True)
 
-    check(
-        tmp_path, nn.LSTM(3, 4, 2, proj_size=2, bidirectional=True, batch_first=True), normal(2, 3)
-    )
+    check(tmp_path, lstm, normal(2, 3))
 
 
 def module(folder: Path, code: str, *specs: str) -> ModelRef:
