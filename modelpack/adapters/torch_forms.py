@@ -11,13 +11,19 @@ from typing import Any
 import torch
 
 from modelpack.adapters.torch_experts import batched_experts
+from modelpack.adapters.torch_plain import any_count_of_rows
 from modelpack.adapters.torch_transformers_forms import transformers_forms
 
 
 @contextlib.contextmanager
 def traceable(model: torch.nn.Module) -> Iterator[None]:
     """Let the code of a model, and of its parts, be traced with dynamic sizes."""
-    with batched_experts(model), transformers_forms(model), _symbolic_len(model):
+    with (
+        batched_experts(model),
+        transformers_forms(model),
+        _symbolic_len(model),
+        any_count_of_rows(),
+    ):
         yield
 
 

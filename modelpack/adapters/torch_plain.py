@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from operator import getitem
 from typing import Any
+from unittest import mock
 
 import torch
+from torch._C import DispatchKey
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -34,6 +37,19 @@ def plain(program: ExportedProgram) -> ExportedProgram:
         _replace(graph, node, args)
     made.graph_module.recompile()
     return made
+
+
+@contextlib.contextmanager
+def any_count_of_rows() -> Iterator[None]:
+    """Trace distances by their plain form: PyTorch's own goes by the number of rows."""
+    distances = _aten.cdist.default
+    kernels = {**distances.py_kernels, DispatchKey.CompositeImplicitAutograd: forms.cdist}
+    with mock.patch.dict(distances.py_kernels, kernels):
+        distances._dispatch_cache.clear()
+        try:
+            yield
+        finally:
+            distances._dispatch_cache.clear()
 
 
 def _replaceable(module: GraphModule) -> Iterator[tuple[Graph, Node, tuple[Any, ...]]]:

@@ -182,6 +182,19 @@ def module(folder: Path, code: str, *specs: str) -> ModelRef:
     )
 
 
+def test_distances_of_any_count_of_rows(tmp_path: Path) -> None:
+    code = "type('Apart', (torch.nn.Module,), {'forward': lambda self, x: torch.cdist(x, 1 - x)})()"
+    ref = module(tmp_path, code, "x:float32[rows,3]")
+
+    to_onnx(ref, str(tmp_path / "net.onnx"), StepOptions())
+
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    for rows in (1, 25, 40):
+        x = normal(3)(rows)[0]
+        got = session.run(None, {"x": x.numpy()})[0]
+        np.testing.assert_allclose(got, torch.cdist(x, 1 - x).numpy(), rtol=1e-4, atol=1e-4)
+
+
 def test_a_projected_lstm_of_any_length_is_refused_by_name(tmp_path: Path) -> None:
     code = "torch.nn.LSTM(3, 5, proj_size=2, batch_first=True)"
     ref = module(tmp_path, code, "x:float32[batch,time,3]")
