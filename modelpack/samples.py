@@ -319,8 +319,8 @@ def _pushed(reach: float) -> _Change:
             return values
         middle, half = np.asarray(0.0), np.asarray(1.0)
         if usual.low:
-            middle = (np.asarray(usual.low) + np.asarray(usual.high)) / 2
-            half = (np.asarray(usual.high) - np.asarray(usual.low)) / 2
+            low, high = _ends(usual, values.ndim)
+            middle, half = (low + high) / 2, (high - low) / 2
         sign = np.where(rng.random(values.shape) < 0.5, -reach, reach)
         return np.where(rng.random(values.shape) < 0.5, values, middle + sign * half)
 
@@ -338,10 +338,11 @@ def _at_end(end: str) -> _Change:
     """Integers of a known range all at one end of it: the first and last rows of tables."""
 
     def changed(values: Array, usual: Range, _rng: np.random.Generator) -> Array:
-        limit = getattr(usual, end)
-        if values.dtype.kind not in "iu" or not limit:
+        if values.dtype.kind not in "iu" or not usual.low:
             return values
-        return np.broadcast_to(np.asarray(limit), values.shape).astype(values.dtype)
+        low, high = _ends(usual, values.ndim)
+        limit = low if end == "low" else high
+        return np.broadcast_to(limit, values.shape).astype(values.dtype)
 
     return changed
 
@@ -415,15 +416,21 @@ def _values(spec: TensorSpec, usual: Range, rng: np.random.Generator, rows: int)
         return values
     if spec.dtype.is_float:
         if usual.low:
-            low, high = np.asarray(usual.low), np.asarray(usual.high)
+            low, high = _ends(usual, len(shape))
             share = _smooth(shape, rng) if usual.smooth else rng.random(shape)
             values = low + (high - low) * share
         else:
             values = rng.standard_normal(shape)
         return np.asarray(values)
-    lowest = np.asarray(usual.low or (0,)).astype(np.int64)
-    highest = np.asarray(usual.high or (1,)).astype(np.int64)
-    return rng.integers(lowest, highest, shape, endpoint=True).astype(spec.dtype.value)
+    low, high = _ends(usual if usual.low else Range((0.0,), (1.0,)), len(shape))
+    lowest, highest = low.astype(np.int64), high.astype(np.int64)
+    return np.asarray(rng.integers(lowest, highest, shape, endpoint=True), spec.dtype.value)
+
+
+def _ends(usual: Range, rank: int) -> tuple[Array, Array]:
+    """Both ends of a known range, for values of a rank: one for all, or one for each column."""
+    low, high = np.asarray(usual.low), np.asarray(usual.high)
+    return (low[0], high[0]) if rank == 0 else (low, high)
 
 
 def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> Array:

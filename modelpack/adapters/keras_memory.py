@@ -47,6 +47,8 @@ def _run(function: Any, inputs: Any, operation_fn: Callable[[Any], Any]) -> Any:
     given = zip(function.inputs, tree.flatten(inputs), strict=True)
     known = {id(tensor): value for tensor, value in given}
     for node in nodes:
+        if any(id(tensor) not in known for tensor in node.input_tensors):
+            continue  # of another model: Keras passes it over too
         _call(node, known, operation_fn)
         for tensor in node.input_tensors:
             readers[id(tensor)] -= 1
@@ -62,4 +64,5 @@ def _call(node: Any, known: dict[int, Any], operation_fn: Callable[[Any], Any]) 
 
     arguments, options = node.arguments.fill_in(known)
     answer = operation_fn(node.operation)(*arguments, **options)
-    known.update(zip(map(id, node.outputs), tree.flatten(answer), strict=True))
+    # A layer may answer with more than it told of: Keras takes the first.
+    known.update(zip(map(id, node.outputs), tree.flatten(answer), strict=False))

@@ -13,7 +13,7 @@ from modelpack.adapters.keras_calling import layers_of
 from modelpack.signature import Signature, TensorSpec
 from modelpack.steps import Range
 
-_PIXELS = Range(low=(0.0,), high=(255.0,))
+_PIXELS = Range(low=(0.0,), high=(255.0,), smooth=True)
 
 # Scales that take bytes to about [0, 1] or [-1, 1].
 _OF_PIXELS = (1 / 300, 1 / 100)
@@ -50,6 +50,7 @@ def ranges(model: Any, signature: Signature) -> dict[str, Range]:
 
 def _fitting(usual: Range, spec: TensorSpec) -> Range:
     """The range with one end for all columns, unless it has one for each that the input has."""
+    usual = replace(usual, smooth=usual.smooth and len(spec.shape or ()) > 2)
     if spec.shape and spec.shape[-1] == len(usual.low):
         return usual
     return replace(usual, low=(min(usual.low),), high=(max(usual.high),))
@@ -91,7 +92,7 @@ def _of_preprocessing(layer: Any) -> Range | None:
         within = (scale > _OF_PIXELS[0]) & (scale < _OF_PIXELS[1])
         if not within.all():
             return None
-        return replace(_PIXELS, smooth=len(layer.input.shape) > 2)
+        return _PIXELS
     if kind == "Normalization" and not layer.invert:
         return _of_normalization(layer)
     return None

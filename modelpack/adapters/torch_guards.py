@@ -21,6 +21,7 @@ from modelpack.adapters.torch_promotion import promoted
 
 # Sizes that are looked through for one at which an assertion does not hold.
 _SIZES = range(1, 129)
+_LARGEST = 1 << 16
 
 
 @contextlib.contextmanager
@@ -108,11 +109,19 @@ def _breaking(condition: Any) -> dict[str, int] | None:
         return None  # of values, not of sizes
     usual = {symbol: 3 + index for index, symbol in enumerate(symbols)}
     for symbol in symbols:
-        for size in _SIZES:
+        for size in (*_SIZES, *_around_numbers(condition)):
             sizes = usual | {symbol: size}
             if condition.subs(sizes) == False:  # noqa: E712 -- of SymPy's own type
                 return {str(one): number for one, number in sizes.items()}
     return None
+
+
+def _around_numbers(condition: Any) -> list[int]:
+    """Sizes beyond the usual ones at which a comparison with a number turns."""
+    numbers = {abs(int(item)) for item in condition.atoms() if item.is_Integer}
+    numbers |= {one * other for one in numbers for other in numbers}  # of quotients
+    near = {number + step for number in numbers for step in (-1, 0, 1)}
+    return sorted(size for size in near if _SIZES[-1] < size < _LARGEST)
 
 
 def without_assertions(program: ExportedProgram) -> torch.nn.Module:

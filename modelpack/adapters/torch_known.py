@@ -7,7 +7,7 @@ A buffer without dimensions, as a stride or a padding, is a value of the graph t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import torch
@@ -30,17 +30,39 @@ def whole_numbers(model: torch.nn.Module) -> list[tuple[torch.nn.Module, str]]:
 
 @contextlib.contextmanager
 def known_numbers(model: torch.nn.Module) -> Iterator[None]:
-    """Let whole numbers in buffers of a model's parts be constants, for a while."""
+    """Let whole numbers in buffers of a model's parts be constants, for a while.
+
+    Raises:
+        ConversionError: the code puts another number there.
+    """
     buffers = [(part, name, part._buffers[name]) for part, name in whole_numbers(model)]
     try:
         for part, name, buffer in buffers:
             del part._buffers[name]
             vars(part)[name] = Known(buffer.item(), buffer.dtype)
-        yield
+        with _kept({(id(part), name) for part, name, _ in buffers}):
+            yield
     finally:
         for part, name, buffer in buffers:
             vars(part).pop(name, None)
             part._buffers[name] = buffer
+
+
+@contextlib.contextmanager
+def _kept(places: Set[tuple[int, str]]) -> Iterator[None]:
+    """Refuse other values for these attributes; the exporter itself undoes such changes."""
+    original = torch.nn.Module.__setattr__
+
+    def watched(part: torch.nn.Module, name: str, value: Any) -> None:
+        if (id(part), name) in places and value is not vars(part).get(name):
+            raise _changed(name)
+        original(part, name, value)
+
+    torch.nn.Module.__setattr__ = watched
+    try:
+        yield
+    finally:
+        torch.nn.Module.__setattr__ = original
 
 
 class Known:
@@ -65,10 +87,7 @@ class Known:
 
     def __getattr__(self, name: str) -> Any:
         if name.endswith("_"):
-            raise ConversionError(
-                f"the code decides on a number in a buffer that it changes ('{name}')",
-                hint="keep the number in an attribute, or decide with torch.where or torch.cond",
-            )
+            raise _changed(name)
         method = getattr(torch.Tensor, name)
         if not callable(method):
             return getattr(self.tensor(), name)
@@ -91,16 +110,33 @@ class Known:
         return torch.tensor(self.value, dtype=self.dtype)
 
 
+def _changed(name: str) -> ConversionError:
+    return ConversionError(
+        f"the code decides on a number in a buffer that it changes ('{name}')",
+        hint="keep the number in an attribute, or decide with torch.where or torch.cond",
+    )
+
+
 def _arithmetic(name: str) -> Callable[..., Any]:
     method = getattr(torch.Tensor, name)
     return lambda self, *args: _applied(method, (self, *args), {})
 
 
+def _refused(name: str) -> Callable[..., Any]:
+    def refuse(_self: Known, _other: Any) -> Any:
+        raise _changed(name)
+
+    return refuse
+
+
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+_IN_PLACE = [f"__i{name}__" for name in (*_BINARY, "lshift", "rshift")]
 _NAMES = [f"__{side}{name}__" for name in _BINARY for side in ("", "r")]
 _NAMES += [f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "abs", "invert")]
 for _name in _NAMES:
     setattr(Known, _name, _arithmetic(_name))
+for _name in _IN_PLACE:
+    setattr(Known, _name, _refused(_name))
 
 
 def _applied(func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:

@@ -51,7 +51,9 @@ def _puts(module: GraphModule) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_fill(node: Any) -> bool:
-    _, places, number, *accumulate = node.args
+    held, places, number, *accumulate = node.args
+    if _dtype(held) is torch.bool:
+        return False  # ONNX Runtime has no choice among these
     is_mask = len(places) == 1 and _dtype(places[0]) is torch.bool
     is_alone = _dtype(number) is not None and _rank(number) == 0
     return is_mask and is_alone and not any(accumulate) and not node.kwargs

@@ -18,6 +18,9 @@ from modelpack.signature import Signature, TensorSpec
 # A limit above this is none in practice, and too large to try.
 _LARGEST_TRIED = 100_000
 
+# Of inputs at sizes where another branch may be taken: larger ones take too long.
+_MOST_ELEMENTS = 1 << 24
+
 
 def demand_dynamic(
     program: ExportedProgram, signature: Signature, places: torch_guards.Places
@@ -115,6 +118,8 @@ def refuse_branches(source: ModelRef, traced: ExportedProgram, signature: Signat
         if len(sizes) < len(broken):
             continue
         tensors = _tensors_at(source, signature, sizes)
+        if sum(tensor.numel() for tensor in tensors) > _MOST_ELEMENTS:
+            continue
         own = _answers(callable_for(source, signature), tensors)
         made = _answers(torch_guards.without_assertions(traced), tensors)
         if own is not None and (made is None or not _alike(own, made)):

@@ -108,7 +108,7 @@ def _chosen(package: Package, formats: tuple[str, ...], options: LayoutOptions) 
         if not found or found[0].format not in formats:
             raise PackagingError(
                 f"there is no {' or '.join(formats)} artifact '{options.artifact}'",
-                hint=f"there are {', '.join(item.path for item in artifacts)}",
+                hint=f"there are {', '.join(dict.fromkeys(item.path for item in artifacts))}",
             )
         return found[0]
     for name in formats:

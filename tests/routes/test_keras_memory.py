@@ -86,6 +86,24 @@ def test_masks_go_where_they_went() -> None:
     np.testing.assert_array_equal(have, want)
 
 
+@pytest.mark.parametrize("second", [lambda tensor: tensor + 1, lambda _: None])
+def test_layers_may_answer_with_more_than_they_told_of(second: Any) -> None:
+    class Two(layers.Layer):
+        def call(self, tensor: Any) -> Any:
+            return tensor * 2, second(tensor)
+
+        def compute_output_spec(self, tensor: Any) -> Any:
+            return keras.KerasTensor(tensor.shape)
+
+    given = keras.Input((3,))
+    model = keras.Model(given, layers.Dense(2)(Two()(given)))
+    feed = rows(4, 3)
+    want = model(feed)
+    with answers_forgotten():
+        have = model(feed)
+    np.testing.assert_array_equal(have, want)
+
+
 def test_keras_is_as_before_afterwards() -> None:
     from keras.src.ops.function import Function
 

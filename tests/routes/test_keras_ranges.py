@@ -46,6 +46,12 @@ def test_pixels_are_known_by_how_they_are_rescaled(first: list[Any]) -> None:
     assert usual(model, images()) == {"image": PIXELS}
 
 
+def test_pixels_that_are_no_images_are_not_smooth() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Reshape((2, 2)), layers.Rescaling(1 / 255)])
+    spec = TensorSpec("image", DType.FLOAT32, ("batch", 4))
+    assert usual(model, spec) == {"image": Range(low=(0.0,), high=(255.0,))}
+
+
 def test_a_model_inside_of_another_tells_too() -> None:
     inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Rescaling(1 / 255)])
     given, other = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))

@@ -27,13 +27,15 @@ class Puts(torch.nn.Module):
 
 
 class Places(torch.nn.Module):
-    """Several numbers, places by number, and sums: no fills."""
+    """Several numbers, places by number, sums, and booleans: no fills."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = x.clone()
         y[:2][torch.tensor([[True, False], [False, True]])] = torch.arange(3.0).expand(2, 3)
         y[torch.tensor([0, 1])] = 7.0
-        return torch.index_put(y, (x > 0,), torch.tensor(1.0), accumulate=True)
+        large = x > 0.5
+        large[x < 0.7] = False  # ONNX Runtime has no choice among booleans
+        return torch.index_put(y, (x > 0,), torch.tensor(1.0), accumulate=True) * large
 
 
 def exported(model: torch.nn.Module) -> torch.export.ExportedProgram:

@@ -26,7 +26,7 @@ from modelpack.layouts.triton import configuration
 from modelpack.metrics import evaluate
 from modelpack.output import publish
 from modelpack.parity import Tolerance
-from modelpack.samples import generate, read_cases, write_cases
+from modelpack.samples import edges, generate, read_cases, write_cases
 from modelpack.signature import DType, Meaning, Signature, TensorSpec, requested
 from modelpack.steps import Description, Range
 from tests.unit.judging import compare
@@ -385,3 +385,13 @@ def test_a_package_whose_artifact_lies_deeper_can_be_archived_with_its_sidecars(
     )
     archive.extract(files["m.tar"], tmp_path / "out")
     manifest.verify(manifest.read(tmp_path / "out"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_a_scalar_is_drawn_from_its_range_and_at_its_ends(dtype: str) -> None:
+    ranges = {"s": Range((3.0,), (7.0,))}
+    described = Description(signature(f"s:{dtype}[]"), ranges=ranges)
+    cases = generate(described, seed=0) + [case for _, case in edges(described, seed=0)]
+    assert {case["s"].shape for case in cases} == {()}
+    typical = generate(described, seed=0)
+    assert all(3 <= case["s"] <= 7 for case in typical)
