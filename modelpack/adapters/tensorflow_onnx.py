@@ -161,6 +161,8 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
     import tensorflow as tf
     from tf2onnx import optimizer, tfonnx, utils
 
+    from modelpack.adapters.tensorflow_onnx_transposes import optimizers
+
     # Names of new nodes carry a counter of the process.
     utils.INTERNAL_NAME = 1
     with tf.Graph().as_default() as graph:
@@ -178,7 +180,7 @@ def _run_tf2onnx(definition: Any, settings: Mapping[str, Any], keep_going: bool)
     try:
         # Without the safety net tf2onnx does not copy the whole graph for each optimizer.
         with tensorflow_onnx_ops.kept_casts():
-            optimized = optimizer.optimize_graph(converted, catch_errors=keep_going)
+            optimized = optimizer.optimize_graph(converted, keep_going, optimizers())
     except Exception:
         if keep_going:
             raise

@@ -15,15 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from modelpack import datasets, golden
+from modelpack import golden
 from modelpack.artifact import Artifact, Golden, ModelRef
 from modelpack.errors import InputError, ModelpackError, ParityError
-from modelpack.golden import GOLDEN_ROWS, Evidence
-from modelpack.judging.compare import judgement_for
-from modelpack.judging.evidence import edge_evidence, evidence_of, generated
-from modelpack.judging.trials import tried
+from modelpack.golden import Evidence
 from modelpack.manifest import (
     DEFAULT_VERSION,
     SCHEMA_VERSION,
@@ -48,6 +43,7 @@ from modelpack.sources import (
 from modelpack.steps import StepOptions
 from modelpack.store import save, single_format
 from modelpack.verbs.building import Builder, Place, Product, in_one_file, places
+from modelpack.verbs.comparing import Trials, compared, trials_of
 from modelpack.verbs.opening import located, opened_as
 from modelpack.worker import Limits, WorkerPool
 
@@ -193,7 +189,7 @@ class _Draft:
 
     source: Opened
     place: Place
-    trials: _Trials | None
+    trials: Trials | None
     builder: Builder
 
 
@@ -225,9 +221,7 @@ def _parts(
 def _draft(pool: WorkerPool, source: Opened, place: Place, options: ConvertOptions) -> _Draft:
     if source.ref.signature is not None and not source.ref.signature.inputs:
         raise InputError(f"'{source.ref.display}' has no inputs: its outputs are constants")
-    trials = _trials(pool, source, options)
-    if trials is not None:
-        _refuse_meaningless(source.ref.signature, trials.golden)
+    trials = trials_of(pool, source, options.data, options.seed) if options.validate else None
     steps = StepOptions(
         opset=options.opset,
         name=options.name or default_name(source.ref),
@@ -253,10 +247,19 @@ def _made(
     found = []
     for draft, product in zip(drafts, products, strict=True):
         with _about(draft.source, len(drafts)):
-            report = _compare(pool, draft.source, product, draft.trials, options)
+            report = _report(pool, draft, product, options)
         artifact = recorded(product.opened, product.steps, product.fixed_dims)
         found.append((replace(artifact, parity=report), product.opened.ref.path))
     return found
+
+
+def _report(
+    pool: WorkerPool, draft: _Draft, product: Product, options: ConvertOptions
+) -> ParityReport:
+    if draft.trials is None:
+        return unverified("--no-validate")
+    tolerance = {"rtol": options.rtol, "atol": options.atol}
+    return compared(pool, draft.source, product, draft.trials, **tolerance)
 
 
 @contextlib.contextmanager
@@ -351,85 +354,6 @@ def _targets(output: Path, to: tuple[str, ...]) -> tuple[str, ...]:
     if not by_suffix and output.exists() and not output.is_dir():
         raise InputError(f"'{output}' is a file; a directory is needed for --to {names[0]}")
     return names
-
-
-# --- running -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Trials:
-    """What artifacts are compared on: samples that are kept as golden, and some that are not.
-
-    Values at the edges tell kernels apart that agree on usual ones, but they would make a
-    calibrated artifact look wrong later: so they are compared here and not kept.
-    """
-
-    golden: Evidence
-    edges: Evidence
-
-
-def _trials(pool: WorkerPool, source: Opened, options: ConvertOptions) -> _Trials | None:
-    if not options.validate:
-        return None
-    signature = source.ref.signature
-    assert signature is not None
-    if options.data is not None:
-        samples = datasets.read(options.data, signature, rows=GOLDEN_ROWS, narrow=False)
-        kept = evidence_of(pool, source, samples.uneven_cases(GOLDEN_ROWS), "data")
-        return _Trials(kept, replace(kept, cases=[], outputs=[], noise=[], kinds=[]))
-    return _Trials(generated(pool, source, options.seed), edge_evidence(pool, source, options.seed))
-
-
-def _refuse_meaningless(signature: Signature | None, evidence: Evidence) -> None:
-    """Refuse a source that answers finite inputs with nothing but NaN or infinity."""
-    for spec in signature.outputs if signature is not None else ():
-        if not spec.dtype.is_float:
-            continue
-        for feed, answer in zip(evidence.cases, evidence.outputs, strict=True):
-            finite_feed = all(
-                np.isfinite(array.astype(np.float64)).all()
-                for array in feed.values()
-                if array.dtype.kind in "fV"
-            )
-            values = answer[spec.name].astype(np.float64)
-            if finite_feed and values.size and not np.isfinite(values).any():
-                raise InputError(
-                    f"the source's output '{spec.name}' is NaN or infinite for finite inputs: "
-                    "its weights probably hold NaN, so no artifact of it can be checked",
-                    hint="repair the model, or give usual inputs with --data",
-                )
-
-
-def _compare(
-    pool: WorkerPool,
-    source: Opened,
-    product: Product,
-    trials: _Trials | None,
-    options: ConvertOptions,
-) -> ParityReport:
-    if trials is None:
-        return unverified("--no-validate")
-    if product.opened.description.unrunnable:
-        log.warning("not compared: %s", product.opened.description.unrunnable)
-        return unverified(product.opened.description.unrunnable)
-    promised, signature = source.ref.signature, product.opened.ref.signature
-    assert promised is not None
-    assert signature is not None
-    log.info("comparing %s with the source", product.opened.ref.format)
-    usable = (trials.golden + trials.edges).fitted_to(promised, product.fixed_dims)
-    if not usable.cases:
-        sizes = ", ".join(f"{dim}={size}" for dim, size in product.fixed_dims.items())
-        return unverified(f"no sample has the fixed dimensions {sizes}")
-    judgement = judgement_for(
-        product.opened.description.precision,
-        rtol=options.rtol,
-        atol=options.atol,
-        reference=usable.arithmetic,
-    )
-    report = tried(pool, product.opened, usable, judgement, reference=source)
-    if report.verdict is Verdict.INCONCLUSIVE:
-        log.warning("inconclusive: %s", report.reason)
-    return report
 
 
 # --- recording -----------------------------------------------------------------------
