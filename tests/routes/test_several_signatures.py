@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,11 +13,10 @@ import onnxruntime
 import pytest
 
 import modelpack as mp
-from fixtures.inline import InlinePool
+from fixtures.inline import in_this_process
 from modelpack.artifact import measure
 from modelpack.errors import InputError, UnsupportedOpsError
 from modelpack.manifest import dump, read
-from modelpack.output import scratch
 from modelpack.parity import Verdict
 from modelpack.verbs import convert, quantize, validate
 from modelpack.verbs.building import places
@@ -84,17 +82,8 @@ def in_litert(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def in_this_process() -> Iterator[None]:
-    """Run the verbs without workers, which would each start TensorFlow anew."""
-
-    @contextlib.contextmanager
-    def workspace(_: Any) -> Iterator[InlinePool]:
-        with scratch() as folder:
-            yield InlinePool(folder)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for verb in (convert, quantize, validate):
-            patch.setattr(verb, "workspace", workspace)
+def inline() -> Iterator[None]:
+    with in_this_process(convert, quantize, validate):
         yield
 
 

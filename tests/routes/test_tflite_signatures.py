@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from copy import copy as copied
@@ -14,11 +13,10 @@ import numpy as np
 import pytest
 
 import modelpack as mp
-from fixtures.inline import InlinePool
+from fixtures.inline import in_this_process
 from modelpack.artifact import Encoding, ModelRef, measure
 from modelpack.errors import ConversionError, InputError, QuantizationError
 from modelpack.manifest import dump, read
-from modelpack.output import scratch
 from modelpack.parity import Verdict
 from modelpack.reports.junit import junit
 from modelpack.signature import Signature
@@ -90,17 +88,8 @@ def saved(model: Any, names: list[str], path: Path) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def in_this_process() -> Iterator[None]:
-    """Run the verbs without workers, which would each start TensorFlow anew."""
-
-    @contextlib.contextmanager
-    def workspace(_: Any) -> Iterator[InlinePool]:
-        with scratch() as folder:
-            yield InlinePool(folder)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for verb in (convert, inspect, quantize, validate):
-            patch.setattr(verb, "workspace", workspace)
+def inline() -> Iterator[None]:
+    with in_this_process(convert, inspect, quantize, validate):
         yield
 
 
