@@ -25,10 +25,8 @@ from modelpack.adapters.torch_fast_path import fast_path_notes
 from modelpack.adapters.torch_forms import traceable
 from modelpack.adapters.torch_known import known_numbers, whole_numbers
 from modelpack.adapters.torch_loading import Model, load
-from modelpack.adapters.torch_masks import filled
-from modelpack.adapters.torch_plain import plain
 from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
-from modelpack.adapters.torch_promotion import promoted
+from modelpack.adapters.torch_programs import writable
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
 from modelpack.adapters.torch_script import ScriptGraph, is_recurrent_script
 from modelpack.adapters.torch_signature import FlatModel, example_inputs, module_ranges
@@ -129,7 +127,7 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
         "custom_translation_table": translations(),
     }
     if isinstance(model, ExportedProgram):
-        return torch.onnx.export(promoted(filled(plain(model))), **names)
+        return torch.onnx.export(writable(model), **names)
     dims = {name: Dim(name) for name in signature.dynamic_dims}
     # Different sizes, none of them 0 or 1, which the exporter would make static.
     sizes = {name: 2 + index for index, name in enumerate(dims)}

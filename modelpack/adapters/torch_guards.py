@@ -15,9 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from modelpack.adapters.torch_failures import place_here
-from modelpack.adapters.torch_masks import filled
-from modelpack.adapters.torch_plain import plain
-from modelpack.adapters.torch_promotion import promoted
+from modelpack.adapters.torch_programs import writable
 
 # Sizes that are looked through for one at which an assertion does not hold.
 _SIZES = range(1, 129)
@@ -31,7 +29,7 @@ def recorded() -> Iterator[list[ExportedProgram]]:
     programs: list[ExportedProgram] = []
 
     def export(*args: Any, **options: Any) -> ExportedProgram:
-        programs.append(promoted(filled(plain(original(*args, **options)))))
+        programs.append(writable(original(*args, **options)))
         return programs[-1]
 
     torch.export.export = export

@@ -6,13 +6,13 @@ takes: a choice is the same, and has a shape that is known.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import Graph
+
+from modelpack.adapters.torch_rewriting import rewritten
 
 _FILLS = {
     torch.ops.aten.index_put.default: torch.ops.aten.masked_fill.Tensor,
@@ -22,41 +22,33 @@ _FILLS = {
 
 def filled(program: ExportedProgram) -> ExportedProgram:
     """The program with one number put where one mask says written as a fill."""
-    if next(_puts(program.graph_module), None) is None:
-        return program
-    made = copy.copy(program)
-    made._graph_module = copy.deepcopy(program.graph_module)
-    for graph, node in list(_puts(made.graph_module)):
-        held, (mask,), number = node.args[:3]
-        with graph.inserting_before(node):
-            for _ in range(_rank(held) - _rank(mask)):
-                value = mask.meta["val"].unsqueeze(-1)
-                mask = graph.call_function(torch.ops.aten.unsqueeze.default, (mask, -1))
-                mask.meta = {**node.meta, "val": value}
-            fill = graph.call_function(_FILLS[node.target], (held, mask, number))
-        fill.meta = dict(node.meta)
-        node.replace_all_uses_with(fill)
-        graph.erase_node(node)
-    made.graph_module.recompile()
-    return made
+    return rewritten(program, _put, _fill)
 
 
-def _puts(module: GraphModule) -> Iterator[tuple[Any, Any]]:
-    """Each graph of the module with a node that puts one number where one mask says."""
-    for part in module.modules():
-        if isinstance(part, GraphModule):
-            for node in part.graph.nodes:
-                if node.target in _FILLS and _is_fill(node):
-                    yield part.graph, node
-
-
-def _is_fill(node: Any) -> bool:
+def _put(node: Any) -> tuple[Any, Any, Any] | None:
+    """What is filled, where, and with which number, if a node puts one where one mask says."""
+    if node.target not in _FILLS:
+        return None
     held, places, number, *accumulate = node.args
     if _dtype(held) is torch.bool:
-        return False  # ONNX Runtime has no choice among these
+        return None  # ONNX Runtime has no choice among these
     is_mask = len(places) == 1 and _dtype(places[0]) is torch.bool
     is_alone = _dtype(number) is not None and _rank(number) == 0
-    return is_mask and is_alone and not any(accumulate) and not node.kwargs
+    is_fill = is_mask and is_alone and not any(accumulate) and not node.kwargs
+    return (held, places[0], number) if is_fill else None
+
+
+def _fill(graph: Graph, node: Any, put: tuple[Any, Any, Any]) -> None:
+    held, mask, number = put
+    with graph.inserting_before(node):
+        for _ in range(_rank(held) - _rank(mask)):
+            value = mask.meta["val"].unsqueeze(-1)
+            mask = graph.call_function(torch.ops.aten.unsqueeze.default, (mask, -1))
+            mask.meta = {**node.meta, "val": value}
+        fill = graph.call_function(_FILLS[node.target], (held, mask, number))
+    fill.meta = dict(node.meta)
+    node.replace_all_uses_with(fill)
+    graph.erase_node(node)
 
 
 def _dtype(node: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from operator import getitem
 from typing import Any
@@ -12,13 +11,14 @@ from unittest import mock
 import torch
 from torch._C import DispatchKey
 from torch.export import ExportedProgram
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from modelpack.adapters import torch_plain_forms as forms
 from modelpack.adapters.torch_custom import translations
 from modelpack.adapters.torch_failures import place_of_node
+from modelpack.adapters.torch_rewriting import rewritten
 from modelpack.errors import ConversionError
 
 _aten = torch.ops.aten
@@ -29,14 +29,13 @@ _Rule = tuple[Callable[..., Any], Callable[[Node], tuple[Any, ...] | None]]
 
 def plain(program: ExportedProgram) -> ExportedProgram:
     """The program with such ops written out; an op that a plug-in writes stays."""
-    if next(_replaceable(program.graph_module), None) is None:
-        return program
-    made = copy.copy(program)
-    made._graph_module = copy.deepcopy(program.graph_module)
-    for graph, node, args in list(_replaceable(made.graph_module)):
-        _replace(graph, node, args)
-    made.graph_module.recompile()
-    return made
+    written = translations()
+
+    def arguments(node: Node) -> tuple[Any, ...] | None:
+        is_ours = node.target in _RULES and node.target not in written
+        return _RULES[node.target][1](node) if is_ours else None
+
+    return rewritten(program, arguments, _replace)
 
 
 @contextlib.contextmanager
@@ -50,17 +49,6 @@ def any_count_of_rows() -> Iterator[None]:
             yield
         finally:
             distances._dispatch_cache.clear()
-
-
-def _replaceable(module: GraphModule) -> Iterator[tuple[Graph, Node, tuple[Any, ...]]]:
-    """Each graph with a node that can be written plainly, and the arguments of its form."""
-    written = translations()
-    for part in module.modules():
-        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
-            if node.target in _RULES and node.target not in written:
-                args = _RULES[node.target][1](node)
-                if args is not None:
-                    yield part.graph, node, args
 
 
 def _replace(graph: Graph, node: Node, args: tuple[Any, ...]) -> None:

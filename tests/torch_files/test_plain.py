@@ -142,7 +142,8 @@ class Forms(nn.Module):
         pooled = self.largest(x), self.mean(x), self.slope(x)
         hypot = torch.hypot(edges, torch.cat([_EDGES, torch.tensor([torch.nan])]).view(-1, 1))
         signs = torch.copysign(x[..., :1], _EDGES)
-        return [*distances, torch.cdist(x, self.many), *pooled, hypot, signs]
+        nested = torch.hypot(torch.hypot(x, x + 1), x - 2)
+        return [*distances, torch.cdist(x, self.many), *pooled, hypot, signs, nested]
 
 
 def test_plain_forms_answer_what_the_ops_do(tmp_path: Path) -> None:
