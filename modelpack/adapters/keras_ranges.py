@@ -90,9 +90,7 @@ def _of_preprocessing(layer: Any) -> Range | None:
     if kind == "Rescaling":
         scale = np.abs(np.asarray(layer.scale, np.float64))
         within = (scale > _OF_PIXELS[0]) & (scale < _OF_PIXELS[1])
-        if not within.all():
-            return None
-        return _PIXELS
+        return _PIXELS if within.all() else None
     if kind == "Normalization" and not layer.invert:
         return _of_normalization(layer)
     return None

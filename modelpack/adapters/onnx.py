@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def describe(ref: ModelRef) -> Description:
         refuse_swapped(native, ref.outputs)
     signature = requested(native, ref.inputs, ref.outputs)
     bound = zip((*signature.inputs, *signature.outputs), (*inputs, *graph.output), strict=True)
+    makers = {output: node for node in graph.node for output in node.output}
     return Description(
         signature=signature,
         framework="onnx",
@@ -91,7 +93,7 @@ def describe(ref: ModelRef) -> Description:
         shares=tuple(
             spec.name
             for spec, value in zip(signature.outputs, graph.output, strict=True)
-            if _is_sigmoid(graph, value.name)
+            if _is_sigmoid(makers, value.name)
         ),
     )
 
@@ -101,12 +103,11 @@ _PLACING = {"Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Spli
 _PLACING |= {"Transpose", "Unsqueeze"}
 
 
-def _is_sigmoid(graph: onnx.GraphProto, name: str) -> bool:
+def _is_sigmoid(makers: Mapping[str, onnx.NodeProto], name: str) -> bool:
     """Whether numbers of this value come from a Sigmoid, whose kernel is off by up to 1e-7.
 
     A share of 1e-8 may so be twice as large, or 0 (ONNX Runtime 1.31, ``MlasComputeLogistic``).
     """
-    makers = {output: node for node in graph.node for output in node.output}
     waiting, seen = [name], set()
     while waiting:
         node = makers.get(waiting.pop())
