@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelpack.adapters import tensorflow_lowering, tensorflow_tflite
 from modelpack.adapters.tensorflow import (
-    callable_of,
+    convertible,
     describe,
     load,
     native_signature,
@@ -37,13 +37,14 @@ def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult
         ConversionError: the conversion failed.
     """
     loaded = load(source)
-    function, names = callable_of(source)
+    function, names, owner = convertible(source)
     signature = source.signature or describe(source).signature
-    as_it_is = _static_dims(native_signature(function, loaded.chosen)) == _static_dims(signature)
+    native = native_signature(loaded.signatures[loaded.chosen], loaded.chosen)
+    as_it_is = owner is loaded.model and _static_dims(native) == _static_dims(signature)
     made = tensorflow_tflite.Source(
         path=source.location if as_it_is else "",
         key=loaded.chosen,
-        model=loaded.model,
+        model=owner,
         trace=lambda wanted: traced(function, names, wanted),
     )
     refuse_changes(made.trace(signature))

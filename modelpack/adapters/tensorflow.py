@@ -45,6 +45,9 @@ from modelpack.steps import (
 
 _TOOLS = ("tensorflow-cpu",)
 
+# Tag of the graph that is served.
+_SERVING = "serve"
+
 # Ops that touch files, other processes or the Python interpreter when the graph runs.
 _OUTSIDE_OPS = {
     "CreateSummaryFileWriter",
@@ -107,7 +110,7 @@ def describe(ref: ModelRef) -> Description:
     by_dtype: Counter[str] = Counter()
     for dtype, count in weights:
         # The tables of a forest hold more indices than numbers.
-        if not dtype.startswith(("int64", "int32", "bool")):
+        if not dtype.startswith(("int64", "int32", "bool", "string")):
             by_dtype[dtype] += count
     return Description(
         signature=signature,
@@ -135,6 +138,8 @@ def run(ref: ModelRef, cases: str, outputs: str, options: RunOptions) -> RunResu
     """
     options.refuse("threads", "runtime")
     function, names = callable_of(ref)
+    if options.nudge or options.wide:
+        function, names, _ = convertible(ref)
     signature = ref.signature or describe(ref).signature
     feeds = read_cases(Path(cases), signature.inputs)
     with _nudged(function, options.nudge):
@@ -206,12 +211,9 @@ def to_onnx(source: ModelRef, target: str, options: StepOptions) -> StepResult:
         UnsupportedOpsError: ops have no ONNX form; the message lists every one.
         ConversionError: the opset cannot be written, or the conversion failed.
     """
-    from modelpack.adapters import tensorflow_onnx, tensorflow_v1
+    from modelpack.adapters import tensorflow_onnx
 
-    function, names = callable_of(source)
-    meta = _read_proto(source).meta_graphs[0]
-    if tensorflow_v1.is_old(meta.graph_def.node):
-        function = tensorflow_v1.with_constants(source, meta, load(source).chosen)
+    function, names, _ = convertible(source)
     signature = source.signature or describe(source).signature
     return tensorflow_onnx.write(
         traced(function, names, signature), signature, Path(target), options
@@ -238,6 +240,18 @@ def callable_of(ref: ModelRef) -> tuple[Any, Names]:
     return function, Names(
         bound_names(signature.inputs, native.inputs), bound_names(signature.outputs, native.outputs)
     )
+
+
+def convertible(ref: ModelRef) -> tuple[Any, Names, Any]:
+    """As `callable_of`, of variables and tables that can be frozen and saved, with their owner."""
+    from modelpack.adapters import tensorflow_v1
+
+    function, names = callable_of(ref)
+    model = load(ref).model
+    if not tensorflow_v1.is_old(_read_proto(ref).meta_graphs[0]):
+        return function, names, model
+    made = tensorflow_v1.modern(model, function)
+    return made.function, names, made.owner
 
 
 def traced(function: Any, names: Names, signature: Signature) -> Any:
@@ -312,13 +326,13 @@ def _stamp(ref: ModelRef) -> tuple[ModelRef, int]:
 @lru_cache(maxsize=1)
 def _load_at(ref: ModelRef, changed: int) -> tuple[Any, dict[str, Any]]:
     """What TensorFlow loads, and its signatures by name."""
-    _read_proto_at(ref, changed)
+    meta = _read_proto_at(ref, changed).meta_graphs[0]
     # TensorFlow refuses once it has started, which it can only have done with these values.
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     try:
-        model = tf.saved_model.load(ref.location)
+        model = tf.saved_model.load(ref.location, tags=list(meta.meta_info_def.tags))
     except Exception as error:
         raise InputError(
             f"TensorFlow cannot load '{ref.display}': {first_line(error)}",
@@ -360,7 +374,20 @@ def _read_proto_at(ref: ModelRef, _changed: int) -> Any:
         raise InputError(f"'{ref.display}/saved_model.pb' is truncated or damaged") from None
     if not saved.meta_graphs:
         raise InputError(f"'{ref.display}/saved_model.pb' holds no graph")
+    _keep_serving_graph(saved)
     return saved
+
+
+def _keep_serving_graph(saved: Any) -> None:
+    """Keep one graph: TensorFlow 1 wrote others beside it, to train or evaluate the model."""
+    if len(saved.meta_graphs) == 1:
+        return
+    served = [meta for meta in saved.meta_graphs if _SERVING in meta.meta_info_def.tags]
+    chosen = min(
+        served or saved.meta_graphs[:1], key=lambda meta: len(meta.meta_info_def.tags)
+    ).SerializeToString()
+    del saved.meta_graphs[:]
+    saved.meta_graphs.add().ParseFromString(chosen)
 
 
 # --- the signature -----------------------------------------------------------------------------
@@ -402,6 +429,10 @@ def _spec(name: str, spec: Any, dim_prefix: str, has_batch: bool = True) -> Tens
 # --- facts -------------------------------------------------------------------------------------
 
 
+# What a checkpoint of TensorFlow 2 has beside its variables.
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
+
+
 def _weights(ref: ModelRef) -> list[tuple[str, int]]:
     """Dtype and size of each weight of the checkpoint."""
     path = ref.path / "variables" / "variables"
@@ -410,10 +441,14 @@ def _weights(ref: ModelRef) -> list[tuple[str, int]]:
     reader = tf.train.load_checkpoint(str(path))
     dtypes = reader.get_variable_to_dtype_map()
     shapes = reader.get_variable_to_shape_map()
+    names = sorted(dtypes)
+    if _OBJECTS in dtypes:  # TensorFlow 1 had names alone
+        names = [name for name in names if name.endswith("/.ATTRIBUTES/VARIABLE_VALUE")]
+    not_weights = {"save_counter", "global_step"}
     return [
         (dtypes[name].name, int(np.prod(shapes[name])))
-        for name in sorted(dtypes)
-        if name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") and name.split("/")[0] != "save_counter"
+        for name in names
+        if name.split("/")[0] not in not_weights
     ]
 
 

@@ -24,6 +24,15 @@ Table: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 _LOOKUPS = {"LookupTableFindV2"}
 
+REFERENCES = {"Variable", "VariableV2"}
+"""Ops that hold a variable as TensorFlow 1 did, by a reference."""
+
+TABLES = {
+    *("HashTable", "MutableHashTable", "MutableDenseHashTable"),
+    "MutableHashTableOfTensors",
+}
+"""Ops that hold a table; each has a form (V2) whose handle is a resource, and one of references."""
+
 # How the names of ops begin that write variables, states of random numbers, or tables.
 _WRITES = (
     *("Assign", "ResourceScatter", "ResourceApply", "ResourceSparseApply"),
@@ -92,7 +101,7 @@ def frozen(function: Any, *, with_weights: bool) -> Frozen:
             aggressive_inlining=True,
             variable_names_denylist=kept,
         )
-        _drop_unread_changes(data.graph_def, [tensor.op.name for tensor in concrete.outputs])
+        drop_unread_changes(data.graph_def, [tensor.op.name for tensor in concrete.outputs])
         unfit = kept - _merely_read(data.graph_def, kept)
         if not unfit:
             break
@@ -170,7 +179,7 @@ def _check_size(variables: Iterator[Any]) -> None:
         )
 
 
-def _drop_unread_changes(graph: Any, outputs: Iterable[str]) -> None:
+def drop_unread_changes(graph: Any, outputs: Iterable[str]) -> None:
     """Drop what writes variables that the outputs do not read, as the state of random numbers.
 
     Raises:
@@ -239,9 +248,13 @@ def _handles(nodes: Mapping[str, Any], writer: Any) -> set[str]:
         node = nodes.get(pending.pop().partition(":")[0])  # none for what is merely waited for
         if node is not None and node.op == "Identity":
             pending.append(node.input[0])
-        elif node is not None and (node.op == "VarHandleOp" or _is_handle(node)):
+        elif node is not None and (_holds(node.op) or _is_handle(node)):
             found.add(node.name)
     return found
+
+
+def _holds(op: str) -> bool:
+    return op == "VarHandleOp" or op in REFERENCES or op.removesuffix("V2") in TABLES
 
 
 def _is_handle(node: Any) -> bool:
@@ -279,7 +292,8 @@ def _name_tables(graph: Any, concrete: Any, variables: set[str]) -> dict[str, Ta
             table_handle=handles[node.name], Tkeys=keys, Tvalues=values
         )
         name = f"table_{len(found)}"
-        found[name] = (held.keys.numpy(), held.values.numpy())
+        order = np.argsort(held.keys.numpy())  # of tables, it differs between processes
+        found[name] = (held.keys.numpy()[order], held.values.numpy()[order])
         node.op = "HashTableV2"
         node.attr.clear()
         node.attr["shared_name"].s = name.encode()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from modelpack.adapters import tensorflow_onnx_images
+from modelpack.adapters import tensorflow_onnx_images, tensorflow_onnx_texts
 
 _INT64_MAX = 2**63 - 1
 
@@ -84,48 +84,6 @@ def _bucketize(context: Any, node: Any, name: str, arguments: Any) -> None:
     )
 
 
-# Names of a LabelEncoder's attributes for the ONNX types of keys and of values.
-_ENCODED = {
-    onnx.TensorProto.STRING: "strings",
-    onnx.TensorProto.INT64: "int64s",
-    onnx.TensorProto.FLOAT: "floats",
-}
-
-
-def _lookup(context: Any, node: Any, name: str, arguments: Any) -> None:
-    """Write a lookup in a table that does not change as a LabelEncoder."""
-    source = node.inputs[0]
-    while source.type == "Identity":
-        source = source.inputs[0]
-    (tables,) = arguments  # tf2onnx takes the first one for the name of an ONNX op
-    keys, values = tables[source.get_attr_value("shared_name").decode()]
-    if not node.inputs[2].is_const():
-        raise ValueError("the default value of the table is not constant")
-    default = node.inputs[2].get_tensor_value(as_list=False).reshape(-1)[0]
-    given, output = node.input[1], node.output[0]
-    shape, dtype = context.get_shape(output), context.get_dtype(output)
-    key_kind, value_kind = _ENCODED[context.get_dtype(given)], _ENCODED[dtype]
-    context.remove_node(node.name)
-    context.make_node(
-        "LabelEncoder",
-        [given],
-        domain="ai.onnx.ml",
-        name=node.name,
-        outputs=[output],
-        shapes=[shape],
-        dtypes=[dtype],
-        attr={
-            f"keys_{key_kind}": keys.tolist(),
-            f"values_{value_kind}": values.tolist(),
-            f"default_{value_kind.removesuffix('s')}": default.item()
-            if hasattr(default, "item")
-            else default,
-        },
-    )
-    if not context.find_output_consumers(source.output[0]):
-        context.remove_node(source.name)
-
-
 def _floor_div(context: Any, node: Any, name: str, arguments: Any) -> None:
     """Write the quotient of whole numbers rounded down; ONNX rounds it towards zero."""
     from tf2onnx import utils
@@ -170,7 +128,12 @@ def _truncate_mod(context: Any, node: Any, name: str, arguments: Any) -> None:
 
 
 # By TensorFlow's name of an op, what writes it, and from which opset on.
-_BY_NAME = {"Bucketize": _bucketize, "Erfc": _erfc, "Expm1": _expm1}
+_BY_NAME = {
+    "Bucketize": _bucketize,
+    "Erfc": _erfc,
+    "Expm1": _expm1,
+    **tensorflow_onnx_texts.HANDLERS,
+}
 _SINCE = {
     10: {"FloorDiv": _floor_div, "FloorMod": _floor_mod, "TruncateMod": _truncate_mod},
     11: tensorflow_onnx_images.HANDLERS,
@@ -188,7 +151,9 @@ def handlers(tables: Any, opset: int) -> dict[str, Any]:
     for since, ops in _SINCE.items():
         written |= ops if opset >= since else {}
     found: dict[str, Any] = {op: (write, []) for op, write in written.items()}
-    return {**found, "LookupTableFindV2": (_lookup, [None, tables])}
+    for op, look in tensorflow_onnx_texts.LOOKUPS.items():
+        found[op] = (look, [None, tables])  # tf2onnx takes the first one for an ONNX op's name
+    return found
 
 
 # --- what tf2onnx drops --------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modelpack.adapters.tensorflow import callable_of, traced
+from modelpack.adapters.tensorflow import convertible, traced
 from modelpack.adapters.tensorflow_freezing import frozen
 from modelpack.artifact import ModelRef
 from modelpack.bisection.traces import INPUT, Probe, TraceWriter
@@ -114,7 +114,7 @@ class _Graph:
         import tensorflow as tf
 
         assert ref.signature is not None
-        function, names = callable_of(ref)
+        function, names, _ = convertible(ref)
         self._ref = ref
         made = frozen(traced(function, names, ref.signature), with_weights=True)
         self.definition, self.inputs, self.outputs = made.graph, made.inputs, made.outputs

@@ -1,4 +1,4 @@
-"""SavedModels from elsewhere: of TensorFlow 1, and with ops that are written otherwise in ONNX."""
+"""SavedModels from elsewhere, and ops that are written otherwise in ONNX."""
 
 from __future__ import annotations
 
@@ -181,40 +181,6 @@ def test_a_mean_of_whole_numbers_is_rounded_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(in_onnx(path, x=x)[0], [1])  # rows have 0.5 and 1.5
 
 
-# --- TensorFlow 1 ----------------------------------------------------------------------------
-
-
-def saved_by_a_session(path: Path, weights: Any, *, resource: bool, table: bool = False) -> Path:
-    """Save ``x @ weights`` as TensorFlow 1 does; x may be looked up first."""
-    v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as session:
-        x = v1.placeholder(tf.int64 if table else tf.float32, (None, weights.shape[0]), name="x")
-        rows = x
-        if table:
-            keys = tf.constant([1, 2], tf.int64), tf.constant([0.5, 0.25])
-            made = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(*keys), 0.0)
-            rows = made.lookup(x)
-        variable = v1.get_variable("w", initializer=weights, use_resource=resource)
-        y = tf.matmul(rows, variable)
-        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
-        ready = v1.tables_initializer()
-        v1.saved_model.simple_save(session, str(path), {"x": x}, {"y": y}, legacy_init_op=ready)
-    return path
-
-
-@pytest.mark.parametrize("resource", thinned([False, True], 2))
-def test_variables_of_tensorflow_1_become_weights(resource: bool, tmp_path: Path) -> None:
-    weights, x = drawn(6, 200), drawn(3, 6)
-    path = saved_by_a_session(tmp_path / "old", weights, resource=resource)
-    np.testing.assert_allclose(in_onnx(path, x=x)[0], x @ weights, rtol=1e-5, atol=1e-5)
-
-
-def test_tables_of_tensorflow_1_are_refused_by_name(tmp_path: Path) -> None:
-    path = saved_by_a_session(tmp_path / "old", drawn(6, 3), resource=False, table=True)
-    with pytest.raises(ConversionError, match="hash_table"):
-        in_onnx(path, x=np.ones((1, 6), np.int64))
-
-
 # --- ops that tf2onnx writes otherwise than TensorFlow computes them ---------------------------
 
 
@@ -229,6 +195,24 @@ def test_quotients_round_down_and_remainders_follow(dtype: Any, tmp_path: Path) 
     quotient, remainder = in_onnx(saved(tmp_path / "m", divided, *specs), a=a, b=b)
     np.testing.assert_array_equal(quotient, np.floor_divide(a, b))
     np.testing.assert_array_equal(remainder, np.mod(a, b))
+
+
+def test_texts_are_compared_with_one(tmp_path: Path) -> None:
+    def compared(x: Any) -> dict[str, Any]:
+        return {"is_red": x == "red", "is_given": x != tf.constant([""])}
+
+    x = np.array([["red", "", "-1"], ["Red", "grün", "red"]], object)
+    spec = tf.TensorSpec((None, 3), tf.string, name="x")
+    is_given, is_red = in_onnx(saved(tmp_path / "m", compared, spec), x=x)
+    np.testing.assert_array_equal(is_red, x == "red")
+    np.testing.assert_array_equal(is_given, x != "")
+
+
+def test_texts_that_are_compared_with_others_are_refused(tmp_path: Path) -> None:
+    specs = [tf.TensorSpec((None,), tf.string, name=name) for name in "ab"]
+    path = saved(tmp_path / "m", lambda a, b: {"y": a == b}, *specs)
+    with pytest.raises(ConversionError, match="compares texts"):
+        in_onnx(path)
 
 
 def test_casts_to_what_holds_less_stay(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def trilu(ctx: Context, x: Value, k: Value | None = None, *, upper: int = 1) -> 
 @lowers("OneHot", 9, 11, 28)
 def one_hot(ctx: Context, indices: Value, depth: Value, values: Value, *, axis: int = -1) -> Any:
     count = sizes.single(depth)
-    chosen = positive(tf.cast(indices.tensor, tf.int32), count)
+    # In int32 those far beyond the depth would be others, within it.
+    chosen = positive(tf.cast(indices.tensor, tf.int64), tf.cast(count, tf.int64))
     axis = axis % (indices.rank + 1)
 
     def one_hot_of(values: Any) -> Any:
