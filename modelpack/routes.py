@@ -36,7 +36,7 @@ class Format:
         checks: whether the adapter offers ``check``.
         runtimes: names of what can run it, the usual one first.
         joiner: entry of the function that makes one file of files of one signature each; empty
-            for formats that have one signature a file.
+            for formats that have one signature a file, or whose converters write several.
     """
 
     name: str
@@ -55,14 +55,22 @@ class Format:
 class Converter:
     """An edge of the conversion graph.
 
-    ``entry`` is ``"module:function"``; the function takes ``(source: ModelRef, target: str,
-    options: StepOptions)``, writes ``target`` and returns a `StepResult`.
+    Attributes:
+        source: name of a format.
+        target: likewise.
+        entry: ``"module:function"``; the function takes ``(source: ModelRef, target: str,
+            options: StepOptions)``, writes ``target`` and returns a `StepResult`.
+        extra: the extra that brings what the entry imports; empty for the base install.
+        joint: entry of a function that writes one ``target`` with the signature of each of
+            several sources; it takes a list of them and returns a list of results. Empty where
+            each signature becomes an artifact of its own, unless the format has a joiner.
     """
 
     source: str
     target: str
     entry: str
     extra: str = ""
+    joint: str = ""
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target} ({self.entry})"
@@ -122,7 +130,11 @@ CONVERTERS = (
     Converter("sklearn", "onnx", "modelpack.adapters.sklearn:to_onnx", "sklearn"),
     Converter("onnx", "onnx", "modelpack.adapters.onnx:to_onnx"),
     Converter(
-        "onnx", "savedmodel", "modelpack.adapters.tensorflow_lowering:to_savedmodel", "keras"
+        "onnx",
+        "savedmodel",
+        "modelpack.adapters.tensorflow_lowering:to_savedmodel",
+        "keras",
+        joint="modelpack.adapters.tensorflow_lowering:to_one_savedmodel",
     ),
     Converter("tflite", "onnx", "modelpack.adapters.tflite_onnx:to_onnx", "keras"),
     Converter("onnx", "tflite", "modelpack.adapters.tensorflow_lowering:to_tflite", "keras"),

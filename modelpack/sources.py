@@ -27,7 +27,7 @@ from modelpack.dependencies import versions
 from modelpack.errors import ContractError, InputError, ModelpackError, UntrustedSourceError
 from modelpack.manifest import Source
 from modelpack.output import scratch
-from modelpack.routes import Format, formats
+from modelpack.routes import Converter, Format, formats
 from modelpack.samples import (
     Case,
     channel_first,
@@ -310,18 +310,63 @@ def run_step(
     )
     for note in result.notes:
         log.warning("%s", note)
+    # Quantizing keeps all signatures of a file; converting takes one.
+    name = source.signature_name if isinstance(options, QuantizeRequest) else ""
+    product = _product(source, result, target, form)
+    return result, opened_result(pool, replace(product, signature_name=name), entry)
+
+
+def _product(source: ModelRef, result: StepResult, target: Path, form: Format) -> ModelRef:
     assert source.signature is not None
-    promised = source.signature.with_dims(result.fixed_dims)
-    product = ModelRef(
+    return ModelRef(
         form.name,
         encoding_of(form.name),
         str(target),
-        signature=promised,
+        signature=source.signature.with_dims(result.fixed_dims),
         channel_last=(*source.channel_last, *result.channel_last),
-        # Quantizing keeps all signatures of a file; converting takes one.
-        signature_name=source.signature_name if isinstance(options, QuantizeRequest) else "",
     )
-    return result, opened_result(pool, product, entry)
+
+
+def run_joint_step(
+    pool: WorkerPool,
+    step: Converter,
+    sources: Sequence[ModelRef],
+    target: Path,
+    options: StepOptions,
+) -> list[tuple[StepResult, Opened]]:
+    """Run a conversion step that writes one artifact of several signatures.
+
+    Args:
+        pool: the workers.
+        step: has a joint entry.
+        sources: what it reads; their signatures are settled, and have different names.
+        target: what it writes.
+        options: handed to it.
+
+    Returns:
+        for each source what was done, and the artifact, opened with its signature.
+
+    Raises:
+        ContractError: it wrote nothing, or did not keep a signature.
+    """
+    form = formats()[step.target]
+    results = pool.call(
+        step.extra or form.name,
+        step.joint,
+        list[StepResult],
+        [source.exchanged for source in sources],
+        str(target),
+        options,
+    )
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        log.warning("%s", note)
+    found = []
+    for source, result in zip(sources, results, strict=True):
+        product = _product(source, result, target, form)
+        assert product.signature is not None
+        named = replace(product, signature_name=product.signature.name)
+        found.append((result, opened_result(pool, named, step.joint)))
+    return found
 
 
 def joined(

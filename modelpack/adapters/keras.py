@@ -186,7 +186,7 @@ def _write(source: ModelRef, target: str) -> None:
     module.tables_ = [
         table for layer in layers_of(loaded.model) if (table := _lookup_table(layer)) is not None
     ]
-    savedmodel_writing.save(module, concrete, signature, target)
+    savedmodel_writing.save(module, {signature.name: concrete}, target)
 
 
 def _lookup_table(layer: Any) -> Any:

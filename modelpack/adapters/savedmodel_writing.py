@@ -1,9 +1,10 @@
-"""Writes a SavedModel with one signature of given names, reproducibly."""
+"""Writes a SavedModel with signatures of given names, reproducibly."""
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ def check_input_names(signature: Signature) -> None:
         )
 
 
-def save(module: Any, function: Any, signature: Signature, target: str) -> None:
-    """Save a module with a concrete function as its only signature.
+def save(module: Any, functions: Mapping[str, Any], target: str) -> None:
+    """Save a module with concrete functions as its signatures, by their names.
 
-    The function is not an attribute of the module: saving would trace it once more and
-    write it twice.
+    The functions are no attributes of the module: saving would trace them once more and
+    write them twice.
 
     Raises:
         ConversionError: TensorFlow cannot save it.
@@ -46,7 +47,7 @@ def save(module: Any, function: Any, signature: Signature, target: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     try:
-        tf.saved_model.save(module, target, signatures={signature.name: function}, options=options)
+        tf.saved_model.save(module, target, signatures=dict(functions), options=options)
     except (AssertionError, ValueError) as error:
         raise ConversionError(f"TensorFlow cannot save the model: {first_line(error)}") from error
     canonicalize(Path(target))

@@ -11,11 +11,15 @@ from modelpack.adapters import savedmodel_filters, savedmodel_writing, tensorflo
 from modelpack.adapters.tensorflow import tensor_spec
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
+from modelpack.errors import ModelpackError
 from modelpack.lowering.context import Target
 from modelpack.lowering.filters import Filters
 from modelpack.lowering.model import Lowered, graph_inputs, prepare
+from modelpack.lowering.value import Weights
 from modelpack.signature import DEFAULT_SIGNATURE, Signature
 from modelpack.steps import StepOptions, StepResult
+
+_TOOLS = ("tensorflow-cpu", "onnx")
 
 _NARROWED = (
     "the model computes in float64, and TFLite in float32: a value close to a threshold may fall "
@@ -31,23 +35,66 @@ def to_savedmodel(source: ModelRef, target: str, options: StepOptions) -> StepRe
         ConversionError: an op cannot be lowered as it is used, or a name cannot be an
             input's name.
     """
-    import tensorflow as tf
-
     assert source.signature is not None
-    savedmodel_writing.check_input_names(source.signature)
     images = _images(source.signature) if options.input_layout else ()
     filters = Filters(savedmodel_filters.ROOM)
-    lowered = _lowered(source, Target.SAVEDMODEL, images, filters)
-    signature = source.signature.channel_last(images)
+    lowered = _lowered(source, Target.SAVEDMODEL, images, Weights(filters))
+    function = _served(lowered, source.signature.channel_last(images))
+    savedmodel_writing.save(lowered, {source.signature.name: function}, target)
+    savedmodel_filters.put_in(Path(target), filters)
+    return StepResult(tools=versions(*_TOOLS), channel_last=images)
+
+
+def to_one_savedmodel(
+    sources: list[ModelRef], target: str, options: StepOptions
+) -> list[StepResult]:
+    """Write a SavedModel with the signature of each source, and each weight once.
+
+    All large weights are variables: a filter that is a constant would be in every function.
+
+    Returns:
+        what was done for each source.
+
+    Raises:
+        UnsupportedOpsError, ConversionError: as `to_savedmodel`.
+    """
+    import tensorflow as tf
+
+    pool: dict[bytes, Any] = {}
+    functions, results = {}, []
+    for source in sources:
+        assert source.signature is not None
+        images = _images(source.signature) if options.input_layout else ()
+        try:
+            lowered = _lowered(source, Target.SAVEDMODEL, images, Weights(pool=pool))
+            function = _served(lowered, source.signature.channel_last(images))
+        except ModelpackError as error:
+            error.say_about(f"signature '{source.signature.name}'")
+            raise
+        functions[source.signature.name] = function
+        results.append(StepResult(tools=versions(*_TOOLS), channel_last=images))
+    module = tf.Module()
+    module.constants = tuple(pool.values())
+    savedmodel_writing.save(module, functions, target)
+    return results
+
+
+def _served(lowered: Lowered, signature: Signature) -> Any:
+    """The concrete function of a signature.
+
+    Raises:
+        ConversionError: a name cannot be an input's name.
+    """
+    import tensorflow as tf
+
+    savedmodel_writing.check_input_names(signature)
 
     def serve(*flat: Any) -> dict[str, Any]:
         return dict(zip((spec.name for spec in signature.outputs), lowered(*flat), strict=True))
 
     specs = [tensor_spec(spec, spec.name) for spec in signature.inputs]
     function = tf.function(serve, input_signature=specs, autograph=False)
-    savedmodel_writing.save(lowered, function.get_concrete_function(), signature, target)
-    savedmodel_filters.put_in(Path(target), filters)
-    return StepResult(tools=versions("tensorflow-cpu", "onnx"), channel_last=images)
+    return function.get_concrete_function()
 
 
 def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult:
@@ -86,7 +133,7 @@ def _lowered(
     source: ModelRef,
     target: Target,
     channel_last: tuple[str, ...],
-    filters: Filters | None = None,
+    weights: Weights | None = None,
 ) -> Lowered:
     """The model's graph; ``channel_last`` are names of the signature."""
     assert source.signature is not None
@@ -95,4 +142,4 @@ def _lowered(
     own = [*graph_inputs(prepared), *prepared.graph.output]
     specs = (*source.signature.inputs, *source.signature.outputs)
     names = {info.name for info, spec in zip(own, specs, strict=True) if spec.name in channel_last}
-    return Lowered(prepared, target, frozenset(names), filters)
+    return Lowered(prepared, target, frozenset(names), weights)

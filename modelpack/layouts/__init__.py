@@ -81,21 +81,31 @@ def arranger(name: str) -> Arrange:
     raise InputError(f"unknown layout '{name}'", hint=f"use one of {', '.join(names())}")
 
 
-def choose(package: Package, formats: tuple[str, ...], options: LayoutOptions) -> Artifact:
+def choose(
+    package: Package, formats: tuple[str, ...], options: LayoutOptions, *, every: bool = False
+) -> Artifact:
     """Return the artifact to serve: the one asked for, or the first of the preferred formats.
 
-    It serves one signature: a warning names those of the manifest that it does not.
+    A warning names the signatures of the manifest that it does not serve.
+
+    Args:
+        package: what is laid out.
+        formats: that the server takes, the preferred one first.
+        options: of the layout.
+        every: whether the server serves every signature of a file, not one.
 
     Raises:
         PackagingError: there is none, it is of another format, or it failed its parity check.
     """
     chosen = _chosen(package, formats, options)
-    left = [item.name for item in package.manifest.signatures if item.name != chosen.signature]
+    held = package.manifest.in_file(chosen.path) if every else (chosen,)
+    served = [item.signature for item in held]
+    left = [item.name for item in package.manifest.signatures if item.name not in served]
     if left:
         log.warning(
             "%s serves the signature %s, not %s (see --artifact)",
             chosen.path,
-            chosen.signature,
+            ", ".join(served),
             ", ".join(left),
         )
     return chosen
@@ -143,16 +153,18 @@ def version_number(manifest: Manifest) -> str:
 
 
 def evidence(package: Package, artifact: Artifact, path: str) -> dict[str, Path]:
-    """The manifest and golden samples of one artifact that a layout keeps at ``path``.
+    """The manifest and golden samples of one file that a layout keeps at ``path``.
 
     They make the model's directory a modelpack directory, so that `modelpack validate`
     checks what a server loads, in place.
     """
-    moved = replace(artifact, path=path)
-    signature = package.manifest.signature(artifact.signature)
-    samples = package.manifest.golden_of(replace(artifact, golden=None))
+    held = package.manifest.in_file(artifact.path)
+    samples = package.manifest.golden_of(replace(held[0], golden=None))
     manifest = replace(
-        package.manifest, signatures=(signature,), artifacts=(moved,), golden=samples
+        package.manifest,
+        signatures=tuple(package.manifest.signature(item.signature) for item in held),
+        artifacts=tuple(replace(item, path=path) for item in held),
+        golden=samples,
     )
     written = package.scratch / f"{artifact.format}-{MANIFEST_NAME}"
     written.write_text(dump(manifest), encoding="utf-8")

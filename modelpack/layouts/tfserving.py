@@ -33,7 +33,7 @@ def arrange(package: Package, options: LayoutOptions) -> dict[str, Path]:
     Raises:
         PackagingError: there is no SavedModel artifact, or the version is no whole number.
     """
-    artifact = choose(package, ("savedmodel",), options)
+    artifact = choose(package, ("savedmodel",), options, every=True)
     name, version = package.manifest.name, version_number(package.manifest)
     files = {f"{name}/{version}": package.root / artifact.path}
     for file, path in evidence(package, artifact, version).items():

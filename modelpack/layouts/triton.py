@@ -7,12 +7,13 @@ are ignored by the server, so manifest and golden samples lie there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from modelpack.errors import PackagingError
 from modelpack.layouts import LayoutOptions, Package, choose, evidence, version_number
-from modelpack.signature import DType, Signature, TensorSpec
+from modelpack.signature import DEFAULT_SIGNATURE, DType, Signature, TensorSpec
 
 _TYPES = {
     DType.BOOL: "TYPE_BOOL",
@@ -50,9 +51,10 @@ def arrange(package: Package, options: LayoutOptions) -> dict[str, Path]:
     signature = package.manifest.exchanged_signature_of(artifact)
     file, backend = _BACKENDS[artifact.format]
     config = package.scratch / "config.pbtxt"
-    config.write_text(
-        configuration(name, backend, signature, options.max_batch_size), encoding="utf-8"
-    )
+    text = configuration(name, backend, signature, options.max_batch_size)
+    if artifact.format == "savedmodel" and signature.name != DEFAULT_SIGNATURE:
+        text += _choice_of(signature.name)
+    config.write_text(text, encoding="utf-8")
     files = {
         f"{name}/{version}/{file}": package.root / artifact.path,
         f"{name}/config.pbtxt": config,
@@ -84,6 +86,12 @@ def configuration(name: str, backend: str, signature: Signature, max_batch_size:
         for spec in side:
             lines += _tensor(kind, spec, skip=1 if max_batch_size else 0)
     return "\n".join(lines) + "\n"
+
+
+def _choice_of(signature: str) -> str:
+    """What tells the server's TensorFlow which signature it serves, if not the usual one."""
+    value = json.dumps(signature, ensure_ascii=False)
+    return f'parameters {{\n  key: "TF_SIGNATURE_DEF"\n  value: {{ string_value: {value} }}\n}}\n'
 
 
 def _tensor(kind: str, spec: TensorSpec, *, skip: int) -> list[str]:

@@ -16,7 +16,6 @@ from modelpack.errors import UnsupportedOpsError
 from modelpack.lowering import functions, patterns, registry
 from modelpack.lowering import ops as _ops  # fills the table  # noqa: F401
 from modelpack.lowering.context import Target
-from modelpack.lowering.filters import Filters
 from modelpack.lowering.graph import Evaluator, bodies, dense
 from modelpack.lowering.layout import channel_last, channels_moved_last
 from modelpack.lowering.value import Array, Value, Weights
@@ -88,8 +87,8 @@ class Lowered(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         target: what is to run it.
         channel_last: names of inputs and outputs that are exchanged channel-last, although
             the graph has them channel-first.
-        filters: where filters go for which the graph gets stand-ins: it computes NaN until
-            they are put in. Without it, they are variables as other weights are.
+        weights: makes variables of large constants. Where it has filters, the graph has
+            stand-ins for those and computes NaN until they are put in.
     """
 
     def __init__(
@@ -97,13 +96,13 @@ class Lowered(tf.Module):  # type: ignore[misc]  # TensorFlow has no types
         prepared: Prepared,
         target: Target,
         channel_last: frozenset[str] = frozenset(),
-        filters: Filters | None = None,
+        weights: Weights | None = None,
     ) -> None:
         super().__init__(name="model")
         self._prepared = prepared
         self._target = target
         self._channel_last = channel_last
-        self._store = Weights(filters)
+        self._store = weights or Weights()
         self._evaluator = Evaluator(prepared.opsets, target, self._store)
         # Kept from one trace to the next, so that a further trace makes no further variables.
         self._initializers = {

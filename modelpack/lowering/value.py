@@ -10,6 +10,7 @@ dynamic batch) carries those (`Value.known`).
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -289,6 +290,7 @@ class Weights:
 
     Args:
         filters: takes filters of convolutions up, which become constants of the graph.
+        pool: variables by their content, which several models share; each adds its own.
 
     Attributes:
         variables: every variable that was made.
@@ -297,9 +299,12 @@ class Weights:
     SMALLEST = 1024
     """Bytes below which a variable costs more than the constant."""
 
-    def __init__(self, filters: Filters | None = None) -> None:
+    def __init__(
+        self, filters: Filters | None = None, pool: dict[bytes, Any] | None = None
+    ) -> None:
         self.variables: list[Any] = []
         self.filters = filters
+        self._pool = pool
 
     def keeps(self, array: Array, small: bool = False) -> bool:
         """Whether an array should be a variable: it is large, and a graph is being made.
@@ -313,10 +318,24 @@ class Weights:
 
     def variable(self, array: Array) -> Any:
         """A variable that holds an array."""
-        # tf.Variable() may be called in the first trace of a tf.function only.
-        with tf.init_scope():
-            variable = ResourceVariable(
-                np.ascontiguousarray(array), trainable=False, name=f"w{len(self.variables)}"
-            )
+        array = np.ascontiguousarray(array)
+        if self._pool is None:
+            variable = self._made(array, len(self.variables))
+        else:
+            key = _content(array)
+            if key not in self._pool:
+                self._pool[key] = self._made(array, len(self._pool))
+            variable = self._pool[key]
         self.variables.append(variable)
         return variable
+
+    def _made(self, array: Array, number: int) -> Any:
+        # tf.Variable() may be called in the first trace of a tf.function only.
+        with tf.init_scope():
+            return ResourceVariable(array, trainable=False, name=f"w{number}")
+
+
+def _content(array: Array) -> bytes:
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.digest()

@@ -11,7 +11,7 @@ from pathlib import Path
 from modelpack.artifact import SCHEMES, Step
 from modelpack.errors import ConversionError, InputError
 from modelpack.routes import Converter, Route, formats
-from modelpack.sources import Opened, joined, run_step
+from modelpack.sources import Opened, joined, run_joint_step, run_step
 from modelpack.steps import StepOptions
 from modelpack.store import golden_name, label, labelled, single_format
 from modelpack.worker import WorkerPool
@@ -137,6 +137,35 @@ class Builder:
         record = Step(step.entry, result.tools, result.options)
         fixed = {**before.fixed_dims, **result.fixed_dims}
         return Product(made, (*before.steps, record), fixed)
+
+
+def in_one_step(
+    pool: WorkerPool,
+    products: Sequence[Product],
+    step: Converter,
+    name: str,
+    options: StepOptions,
+) -> list[Product]:
+    """Make one artifact of models of one signature each, and open each signature of it.
+
+    Args:
+        pool: the workers.
+        products: what the step reads.
+        step: has a joint entry.
+        name: of the artifact.
+        options: of the step.
+    """
+    log.info("converting %d signatures of %s to %s", len(products), step.source, step.target)
+    target = Path(tempfile.mkdtemp(dir=pool.scratch)) / name
+    made = run_joint_step(pool, step, [item.opened.ref for item in products], target, options)
+    return [
+        Product(
+            opened,
+            (*item.steps, Step(step.joint, result.tools, result.options)),
+            {**item.fixed_dims, **result.fixed_dims},
+        )
+        for item, (result, opened) in zip(products, made, strict=True)
+    ]
 
 
 def in_one_file(pool: WorkerPool, products: Sequence[Product], name: str) -> list[Product]:

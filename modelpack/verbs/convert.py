@@ -42,7 +42,14 @@ from modelpack.sources import (
 )
 from modelpack.steps import StepOptions
 from modelpack.store import save, single_format
-from modelpack.verbs.building import Builder, Place, Product, in_one_file, places
+from modelpack.verbs.building import (
+    Builder,
+    Place,
+    Product,
+    in_one_file,
+    in_one_step,
+    places,
+)
 from modelpack.verbs.comparing import Trials, compared, trials_of
 from modelpack.verbs.opening import located, opened_as
 from modelpack.worker import Limits, WorkerPool
@@ -222,35 +229,48 @@ def _draft(pool: WorkerPool, source: Opened, place: Place, options: ConvertOptio
     if source.ref.signature is not None and not source.ref.signature.inputs:
         raise InputError(f"'{source.ref.display}' has no inputs: its outputs are constants")
     trials = trials_of(pool, source, options.data, options.seed) if options.validate else None
-    steps = StepOptions(
+    return _Draft(source, place, trials, Builder(pool, source, place, _steps(source, options)))
+
+
+def _steps(source: Opened, options: ConvertOptions) -> StepOptions:
+    return StepOptions(
         opset=options.opset,
         name=options.name or default_name(source.ref),
         input_layout=options.input_layout,
         select_ops=options.select_ops,
     )
-    return _Draft(source, place, trials, Builder(pool, source, place, steps))
 
 
 def _made(
     pool: WorkerPool, drafts: Sequence[_Draft], route: Route, options: ConvertOptions
 ) -> list[tuple[Artifact, Path]]:
     """Run a route for each signature and compare what is delivered: one file, where it can be."""
-    products = []
-    for draft in drafts:
-        with _about(draft.source, len(drafts)):
-            product = draft.builder.build(route)
-            _check_layout(product.opened.ref, options)
-            products.append(product)
-    form = formats()[route.steps[-1].target]
-    if len(products) > 1 and form.joiner:
-        products = in_one_file(pool, products, drafts[0].place.file_name(form.name))
     found = []
-    for draft, product in zip(drafts, products, strict=True):
+    for draft, product in zip(drafts, _products(pool, drafts, route, options), strict=True):
         with _about(draft.source, len(drafts)):
+            _check_layout(product.opened.ref, options)
             report = _report(pool, draft, product, options)
         artifact = recorded(product.opened, product.steps, product.fixed_dims)
         found.append((replace(artifact, parity=report), product.opened.ref.path))
     return found
+
+
+def _products(
+    pool: WorkerPool, drafts: Sequence[_Draft], route: Route, options: ConvertOptions
+) -> list[Product]:
+    """What a route makes of each signature; one artifact of all, where it can be."""
+    last, several = route.steps[-1], len(drafts) > 1
+    jointly = several and bool(last.joint)
+    products = []
+    for draft in drafts:
+        with _about(draft.source, len(drafts)):
+            products.append(draft.builder.build(Route(route.steps[:-1]) if jointly else route))
+    name = drafts[0].place.file_name(last.target)
+    if jointly:
+        return in_one_step(pool, products, last, name, _steps(drafts[0].source, options))
+    if several and formats()[last.target].joiner:
+        return in_one_file(pool, products, name)
+    return products
 
 
 def _report(

@@ -158,6 +158,7 @@ def _lowered(
     from modelpack.lowering.context import Target
     from modelpack.lowering.filters import Filters
     from modelpack.lowering.model import Lowered, graph_inputs, prepare
+    from modelpack.lowering.value import Weights
 
     prepared = prepare(model, target)
     infos = graph_inputs(prepared)
@@ -168,7 +169,7 @@ def _lowered(
     ]
     specs = flattened(nested)
     filters = Filters(savedmodel_filters.ROOM) if target is Target.SAVEDMODEL else None
-    module = Lowered(prepared, target, filters=filters)
+    module = Lowered(prepared, target, weights=Weights(filters))
     results: list[str] = []
 
     def serve(*flat: Any) -> dict[str, Any]:

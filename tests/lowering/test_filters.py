@@ -14,6 +14,7 @@ from modelpack.adapters import savedmodel_filters
 from modelpack.lowering.context import Target
 from modelpack.lowering.filters import STAND_IN, Filters
 from modelpack.lowering.model import Lowered, prepare
+from modelpack.lowering.value import Weights
 from tests.lowering.nodes import check, node_model, reference
 
 RANDOM = np.random.default_rng(11)
@@ -31,7 +32,7 @@ def model_of(filter_: Any, **attributes: Any) -> onnx.ModelProto:
 def saved(model: onnx.ModelProto, directory: Path, room: int) -> tuple[Filters, Lowered]:
     """Save a model of one input with its filters put in."""
     filters = Filters(room)
-    module = Lowered(prepare(model, Target.SAVEDMODEL), Target.SAVEDMODEL, filters=filters)
+    module = Lowered(prepare(model, Target.SAVEDMODEL), Target.SAVEDMODEL, weights=Weights(filters))
     function = module.function([tf.TensorSpec([None] * 4, tf.float32, "x")])
     concrete = function.get_concrete_function()
     tf.saved_model.save(module, str(directory), signatures={"serving_default": concrete})

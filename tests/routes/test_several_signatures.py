@@ -128,17 +128,6 @@ def test_one_tflite_file_has_all_signatures(converted: Path) -> None:
             np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_savedmodels_of_one_signature_are_called_by_its_name(codec: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    mp.convert(codec, out, to="savedmodel", signatures=NAMES[:2], validate=False)
-    made = {"saved_model": NAMES[0], "saved_model.decode": NAMES[1]}
-    for (file, name), (feed, output, expected) in zip(made.items(), answers(3)[:2], strict=True):
-        functions = tf.saved_model.load(str(out / file)).signatures
-        assert list(functions) == [name]
-        found = functions[name](**{key: tf.constant(value) for key, value in feed.items()})
-        np.testing.assert_allclose(found[output], expected, rtol=1e-4, atol=1e-5)
-
-
 def test_the_manifest_lists_the_signatures_and_a_verdict_on_each(converted: Path) -> None:
     manifest = read(converted)
     assert [item.name for item in manifest.signatures] == ["serving_default", *sorted(NAMES[1:])]

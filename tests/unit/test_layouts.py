@@ -223,6 +223,22 @@ def test_triton_serves_a_savedmodel_where_there_is_no_onnx(
     verify(read(root / "iris"), root / "iris")
 
 
+def test_triton_is_told_which_signature_of_a_savedmodel_it_serves(package: Package) -> None:
+    name = 'de"code'
+    manifest = dataclasses.replace(
+        package.manifest,
+        signatures=(dataclasses.replace(SIGNATURE, name=name),),
+        artifacts=tuple(
+            dataclasses.replace(item, signature=name) for item in package.manifest.artifacts
+        ),
+    )
+    named = dataclasses.replace(package, manifest=manifest)
+    for artifact, told in (("model.onnx", ""), ("saved_model", name)):
+        files = arranger("triton")(named, LayoutOptions(artifact=artifact))
+        config = parsed(files["iris/config.pbtxt"].read_text())
+        assert config.parameters["TF_SIGNATURE_DEF"].string_value == told
+
+
 def test_triton_gets_the_dims_that_an_artifact_fixed(package: Package) -> None:
     item = dataclasses.replace(package.manifest.artifacts[1], fixed_dims={"batch": 1})
     fixed = dataclasses.replace(
