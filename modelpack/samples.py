@@ -8,7 +8,7 @@ unicode, bfloat16 as the uint16 of its bits (the signature says which is meant).
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,6 +38,9 @@ WIDE_STEP = 32
 # Random numbers along each axis of an image, and the noise of its pixels, of a range of 1.
 _KNOTS = 8
 _GRAIN = 0.02
+
+# Words of a vocabulary.
+_MOST_WORDS = 50
 
 # Rows of a large batch, which visits more of a model's branches, and elements it may have.
 MANY = 512
@@ -192,6 +195,13 @@ def _typical(
 
 def _usual(description: Description, spec: TensorSpec, cautious: bool) -> Range:
     return description.ranges.get(spec.name) or _unknown_range(spec, cautious)
+
+
+def of_words(words: Iterable[str]) -> Range:
+    """The range of an input of text: words that a model knows, some of many, and an unknown one."""
+    known = sorted({str(word) for word in words})  # Keras has them as numpy.str_
+    some = known[:: max(len(known) // _MOST_WORDS, 1)][:_MOST_WORDS]
+    return Range(values=(*some, "an unknown value"))
 
 
 def _as_taken(description: Description, cases: list[Case]) -> list[Case]:

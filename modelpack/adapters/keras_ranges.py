@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from modelpack.adapters.keras_calling import layers_of
+from modelpack.samples import of_words
 from modelpack.signature import Signature, TensorSpec
 from modelpack.steps import Range
 
@@ -30,21 +31,24 @@ _ONLY_PLACES = {
     "ZeroPadding2D",
 }
 
+_LOOKUPS = {"IntegerLookup", "StringLookup"}
+
 # Standard deviations from the mean to either end of a uniform distribution.
 _ENDS = float(np.sqrt(3))
 
 
 def ranges(model: Any, signature: Signature) -> dict[str, Range]:
-    """The usual range of each input that has one: token ids, pixels, and what was normalized."""
+    """The usual range of each input that has one: ids, pixels, what was normalized, words."""
     found = _of_ids(signature, list(layers_of(model)))
     functional = getattr(model, "_functional", None) or model
     if not hasattr(functional, "_nodes_by_depth"):
         return found
     for spec, tensor in zip(signature.inputs, functional.inputs, strict=True):
-        usual = [_of_preprocessing(layer) for layer in _first_layers(functional, tensor)]
+        tell = _of_preprocessing if spec.dtype.is_float else _of_vocabulary
+        usual = [tell(layer) for layer in _first_layers(functional, tensor)]
         known = [item for item in usual if item is not None]
-        if known and spec.dtype.is_float:
-            found[spec.name] = _fitting(known[0], spec)
+        if known:
+            found[spec.name] = _fitting(known[0], spec) if spec.dtype.is_float else known[0]
     return found
 
 
@@ -94,6 +98,18 @@ def _of_preprocessing(layer: Any) -> Range | None:
     if kind == "Normalization" and not layer.invert:
         return _of_normalization(layer)
     return None
+
+
+def _of_vocabulary(layer: Any) -> Range | None:
+    """What a layer looks up, and what it does not know."""
+    if type(layer).__name__ not in _LOOKUPS or layer.invert:
+        return None
+    words = layer.get_vocabulary(include_special_tokens=False)
+    if not words:
+        return None
+    if isinstance(words[0], str):
+        return of_words(words)
+    return Range(low=(float(min(words)) - 1,), high=(float(max(words)) + 1,))
 
 
 def _of_normalization(layer: Any) -> Range | None:

@@ -100,8 +100,11 @@ def describe(ref: ModelRef) -> Description:
         InputError: the directory is damaged, has no signature, or does not fit the
             description that the user gave.
     """
+    from modelpack.adapters.savedmodel_ranges import ranges
+
     loaded = load(ref)
-    native = native_signature(loaded.signatures[loaded.chosen], loaded.chosen)
+    function = loaded.signatures[loaded.chosen]
+    native = native_signature(function, loaded.chosen)
     signature = in_order_of(native, ref.signature)
     if ref.signature is None:
         refuse_swapped(native, ref.outputs)
@@ -122,6 +125,7 @@ def describe(ref: ModelRef) -> Description:
         bindings=_bindings(ref, loaded.chosen, native, signature),
         computes_in=_coarse_arithmetic(ref),
         producer=_producer(ref),
+        ranges=ranges(loaded.model, function, _read_proto(ref).meta_graphs[0], signature),
         other_signatures=tuple(
             native_signature(function, name)
             for name, function in sorted(loaded.signatures.items())

@@ -7,7 +7,7 @@ TensorFlow 2 take the places of theirs, with what they hold once the model is lo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,23 @@ def _table(model: Any, node: Any) -> Any:
             f"the table '{node.name}' is a {node.op}, and of TensorFlow's tables those are "
             f"converted that give one value for one key: {', '.join(sorted(_CONVERTED))}"
         )
+    keys, values = _contents(model, node)
+    order = np.argsort(keys.numpy())  # tables have an order that differs between processes
+    content = tf.lookup.KeyValueTensorInitializer(
+        *(tf.gather(all_, order) for all_ in (keys, values))
+    )
+    return tf.lookup.StaticHashTable(content, tf.zeros((), values.dtype))
+
+
+def keys(model: Any, function: Any) -> Iterator[Any]:
+    """The keys of each table that a signature may look into."""
+    for node in function.graph.as_graph_def().node:
+        if node.op.removesuffix("V2") in TABLES:
+            yield _contents(model, node)[0]
+
+
+def _contents(model: Any, node: Any) -> Any:
+    """Keys and values of a table."""
     types = node.attr["key_dtype"].type, node.attr["value_dtype"].type
     export = tf.raw_ops.LookupTableExportV2
     if not node.op.endswith("V2"):
@@ -142,12 +159,7 @@ def _table(model: Any, node: Any) -> Any:
     def contents(handle: Any) -> Any:
         return tuple(export(table_handle=handle, Tkeys=types[0], Tvalues=types[1]))
 
-    keys, values = _values(model, {f"{node.name}:0": contents})[f"{node.name}:0"]
-    order = np.argsort(keys.numpy())  # tables have an order that differs between processes
-    content = tf.lookup.KeyValueTensorInitializer(
-        *(tf.gather(all_, order) for all_ in (keys, values))
-    )
-    return tf.lookup.StaticHashTable(content, tf.zeros((), values.dtype))
+    return _values(model, {f"{node.name}:0": contents})[f"{node.name}:0"]
 
 
 def _values(model: Any, wanted: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:

@@ -80,6 +80,19 @@ def test_other_first_layers_tell_nothing(layer: Any) -> None:
     assert usual(keras.Sequential([keras.Input((2,)), layer]), table()) == {}
 
 
+def test_vocabularies_are_known_with_what_is_not_in_them() -> None:
+    word, number = keras.Input((1,), dtype="string"), keras.Input((1,), dtype="int64")
+    words = layers.StringLookup(vocabulary=["red", "green"])(word)
+    numbers = layers.IntegerLookup(vocabulary=[36, 12])(number)
+    specs = TensorSpec("word", DType.STRING, ("b", 1)), TensorSpec("number", DType.INT64, ("b", 1))
+    found = usual(keras.Model([word, number], [words, numbers]), *specs)
+    assert {type(word) for word in found["word"].values} == {str}  # which crosses to workers
+    assert found == {
+        "word": Range(values=("green", "red", "an unknown value")),
+        "number": Range(low=(11.0,), high=(37.0,)),
+    }
+
+
 def test_subclassed_models_tell_nothing() -> None:
     class Own(keras.Model):
         def call(self, table: Any) -> Any:

@@ -279,6 +279,15 @@ def test_a_default_may_be_computed(tmp_path: Path) -> None:
     assert_same(in_onnx(path, ASKED), expected(path, ASKED))
 
 
+@pytest.mark.parametrize("kind", [by_reference, lambda x: words().lookup(x)])
+def test_samples_have_texts_that_tables_know(kind: Any, tmp_path: Path) -> None:
+    from modelpack.adapters.tensorflow import describe
+
+    path = saved(tmp_path / "m", looked_up(kind))
+    usual = describe(located(path)).ranges["x"].values
+    assert usual == (*sorted(WORDS), "an unknown value")
+
+
 def test_keys_have_an_order(tmp_path: Path) -> None:
     many = [f"word{number}" for number in range(50)]
     path = saved(tmp_path / "m", looked_up(lambda x: table(many, np.arange(50) % 4, 4).lookup(x)))
