@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelpack.adapters import tensorflow_lowering, tensorflow_tflite
+from modelpack.adapters.savedmodel_file import native_signature
 from modelpack.adapters.tensorflow import (
     convertible,
     describe,
     load,
-    native_signature,
     to_onnx,
     traced,
 )
@@ -39,8 +39,8 @@ def to_tflite(source: ModelRef, target: str, options: StepOptions) -> StepResult
     loaded = load(source)
     function, names, owner = convertible(source)
     signature = source.signature or describe(source).signature
-    native = native_signature(loaded.signatures[loaded.chosen], loaded.chosen)
-    as_it_is = owner is loaded.model and _static_dims(native) == _static_dims(signature)
+    same = _static_dims(native_signature(source)[0]) == _static_dims(signature)
+    as_it_is = same and owner is loaded.model
     made = tensorflow_tflite.Source(
         path=source.location if as_it_is else "",
         key=loaded.chosen,

@@ -74,60 +74,119 @@ class Frozen:
     tables: Mapping[str, Table] = field(default_factory=dict)
 
 
-def frozen(function: Any, *, with_weights: bool) -> Frozen:
-    """Inline the functions that a ``tf.function`` calls and replace its variables.
+@dataclass(frozen=True)
+class Unfrozen:
+    """A graph with variables.
+
+    Attributes:
+        graph: the ``GraphDef``.
+        inputs: names of the tensors that are fed.
+        outputs: names of the tensors that are fetched.
+        variables: each by the name of the node that stands for it, in order; it has a ``shape``
+            and a ``dtype`` of TensorFlow's and gives its value by ``numpy()``.
+        captures: eager tensors by the names of their placeholders, variables among them.
+    """
+
+    graph: Any
+    inputs: list[str]
+    outputs: list[str]
+    variables: Mapping[str, Any]
+    captures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def captured(function: Any) -> Unfrozen:
+    """The graph of a ``tf.function`` with an input signature."""
+    concrete = function.get_concrete_function()
+    given = len(concrete.inputs) - len(concrete.captured_inputs)
+    return Unfrozen(
+        concrete.graph.as_graph_def(),
+        [tensor.name for tensor in concrete.inputs[:given]],
+        [tensor.name for tensor in concrete.outputs],
+        _variables(concrete),
+        {inner.op.name: outer for outer, inner in concrete.graph.captures},
+    )
+
+
+def frozen(unfrozen: Unfrozen, *, with_weights: bool) -> Frozen:
+    """Inline the functions that a graph calls and replace its variables.
 
     TensorFlow leaves captured eager tensors (the statistics of a Normalization layer)
     behind as placeholders; as inputs they would have to be fed. They become constants.
 
     Args:
-        function: with an input signature.
+        unfrozen: the graph.
         with_weights: make every variable a constant, not an input.
 
     Raises:
-        ConversionError: the constants are more than a graph can hold, or the function changes
-            a variable.
+        ConversionError: the constants are more than a graph can hold, or the graph changes a
+            variable.
     """
-    from tensorflow.python.framework import convert_to_constants
-
-    concrete = function.get_concrete_function()
-    variables = _variables(concrete)
+    variables = unfrozen.variables
     kept = set() if with_weights else {name for name in variables if _is_large(variables[name])}
-    while True:
-        _check_size(variables[name] for name in variables.keys() - kept)
-        data = convert_to_constants._FunctionConverterDataInEager(
-            func=concrete,
-            lower_control_flow=False,
-            aggressive_inlining=True,
-            variable_names_denylist=kept,
-        )
-        drop_unread_changes(data.graph_def, [tensor.op.name for tensor in concrete.outputs])
-        unfit = kept - _merely_read(data.graph_def, kept)
-        if not unfit:
-            break
-        kept -= unfit
-    try:
-        graph, _ = convert_to_constants._replace_variables_by_constants(converter_data=data)
-    except ValueError as error:  # of an op that reads a variable in its own way
-        raise ConversionError(f"TensorFlow cannot freeze the model: {first_line(error)}") from error
+    inlined = _inlined(unfrozen)
+    drop_unread_changes(inlined, [name.partition(":")[0] for name in unfrozen.outputs])
+    kept = _merely_read(inlined, kept)
+    constants = {name: variables[name] for name in variables if name not in kept}
+    _check_size(constants.values())
+    graph = _with_constants(inlined, constants)
     for node in graph.node:
         node.attr.pop("_class", None)  # beside which others to place it, that may be gone
-    _fill_captures(graph, concrete)
-    tables = _name_tables(graph, concrete, set(variables))
+    _fill_captures(graph, unfrozen.captures)
+    handles = {name: unfrozen.captures[name] for name in unfrozen.captures if name not in variables}
+    tables = _name_tables(graph, handles)
     names = {name: f"weight_{rank}" for rank, name in enumerate(n for n in variables if n in kept)}
     users = _users(graph)
     placeholders = {node.name: node for node in graph.node if node.name in names}
     for name, placeholder in placeholders.items():
         _make_input(graph, placeholder, variables[name], users)
     rename(graph, names)
-    given = len(concrete.inputs) - len(concrete.captured_inputs)
     return Frozen(
         graph,
-        [tensor.name for tensor in concrete.inputs[:given]],
-        [tensor.name for tensor in concrete.outputs],
+        unfrozen.inputs,
+        unfrozen.outputs,
         {f"{new}:0": variables[old].numpy for old, new in names.items()},
         tables,
     )
+
+
+def _inlined(unfrozen: Unfrozen) -> Any:
+    """The graph with what its functions compute in the place of calls; loops stay functions."""
+    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config_pb2
+    from tensorflow.python.framework import convert_to_constants
+    from tensorflow.python.grappler import tf_optimizer
+
+    meta = meta_graph_pb2.MetaGraphDef()
+    meta.graph_def.CopyFrom(convert_to_constants.disable_lower_using_switch_merge(unfrozen.graph))
+    for function in meta.graph_def.library.function:
+        function.attr.pop("api_implements", None)  # which keeps it from being inlined
+    ends = [*unfrozen.inputs, *unfrozen.captures, *unfrozen.outputs]
+    meta.collection_def["train_op"].node_list.value.extend(ends)  # as the optimizer calls them
+    config = config_pb2.ConfigProto()
+    options = config.graph_options.rewrite_options
+    options.min_graph_nodes = -1  # however small it is
+    options.optimizers.append("function")
+    options.function_optimization = rewriter_config_pb2.RewriterConfig.AGGRESSIVE
+    return tf_optimizer.OptimizeGraph(config, meta)
+
+
+def _with_constants(graph: Any, variables: Mapping[str, Any]) -> Any:
+    """The graph with the values of these variables.
+
+    Raises:
+        ConversionError: an op reads one in a way of its own.
+    """
+    from tensorflow.python.framework import convert_to_constants
+
+    data = convert_to_constants._ConverterData(graph)
+    for name, variable in variables.items():
+        if name in data.node_defs:
+            data.tensor_data[name] = convert_to_constants._TensorData(
+                variable.numpy(), variable.dtype.as_datatype_enum, None
+            )
+    try:
+        return convert_to_constants._replace_variables_by_constants(data)[0]
+    except ValueError as error:
+        raise ConversionError(f"TensorFlow cannot freeze the model: {first_line(error)}") from error
 
 
 def refuse_changes(function: Any) -> None:
@@ -139,7 +198,7 @@ def refuse_changes(function: Any) -> None:
     graph = function.get_concrete_function().graph.as_graph_def()
     functions = {item.signature.name: item.node_def for item in graph.library.function}
     if any(_writer(node, functions) for node in graph.node):
-        frozen(function, with_weights=True)  # which looks at what the answers need
+        frozen(captured(function), with_weights=True)  # which looks at what the answers need
 
 
 def rename(graph: Any, names: Mapping[str, str]) -> None:
@@ -170,7 +229,7 @@ def _is_large(variable: Any) -> bool:
     return is_matrix and variable.shape.num_elements() >= _SMALLEST
 
 
-def _check_size(variables: Iterator[Any]) -> None:
+def _check_size(variables: Iterable[Any]) -> None:
     size = sum(math.prod(variable.shape) * variable.dtype.size for variable in variables)
     if size > _MOST_CONSTANTS:
         raise ConversionError(
@@ -263,26 +322,21 @@ def _is_handle(node: Any) -> bool:
     return node.op == "Placeholder" and node.attr["dtype"].type == types_pb2.DT_RESOURCE
 
 
-def _fill_captures(graph: Any, concrete: Any) -> None:
-    captured = {
-        inner.op.name: outer
-        for outer, inner in concrete.graph.captures
-        if outer.dtype.name not in {"resource", "variant"}
-    }
+def _fill_captures(graph: Any, captures: Mapping[str, Any]) -> None:
     for node in graph.node:
-        if node.op == "Placeholder" and node.name in captured:
-            _make_constant(node, captured[node.name])
+        tensor = captures.get(node.name) if node.op == "Placeholder" else None
+        if tensor is not None and tensor.dtype.name not in {"resource", "variant"}:
+            _make_constant(node, tensor)
 
 
-def _name_tables(graph: Any, concrete: Any, variables: set[str]) -> dict[str, Table]:
+def _name_tables(graph: Any, handles: Mapping[str, Any]) -> dict[str, Table]:
     """Turn the placeholders of captured lookup tables into nodes with a name; what tables hold."""
     import tensorflow as tf
 
-    handles = {inner.op.name: outer for outer, inner in concrete.graph.captures}
     users = _users(graph)
     found: dict[str, Table] = {}
     for node in graph.node:
-        if node.op != "Placeholder" or node.name not in handles or node.name in variables:
+        if node.op != "Placeholder" or node.name not in handles:
             continue
         lookups = [user for user in _beyond_identity(node.name, users) if user.op in _LOOKUPS]
         if not lookups:

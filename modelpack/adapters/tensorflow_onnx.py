@@ -16,7 +16,7 @@ from modelpack.adapters.onnx_canonical import canonicalize
 from modelpack.adapters.onnx_means import MEANS, by_rows
 from modelpack.adapters.onnx_padding import keep_zeros
 from modelpack.adapters.savedmodel_bytes import canonicalize_functions
-from modelpack.adapters.tensorflow_freezing import Frozen, Reader, frozen, rename
+from modelpack.adapters.tensorflow_freezing import Frozen, Reader, Unfrozen, frozen, rename
 from modelpack.dependencies import versions
 from modelpack.errors import ContractError, ConversionError, UnsupportedOpsError
 from modelpack.signature import DType, Signature, TensorSpec
@@ -26,8 +26,10 @@ DEFAULT_OPSET = 17
 _OPSETS = range(9, 19)
 
 
-def write(function: Any, signature: Signature, target: Path, options: StepOptions) -> StepResult:
-    """Convert a ``tf.function`` of flat arguments that returns a list, and write the file.
+def write(
+    unfrozen: Unfrozen, signature: Signature, target: Path, options: StepOptions
+) -> StepResult:
+    """Convert a graph whose tensors are in the order of the signature, and write the file.
 
     Raises:
         UnsupportedOpsError: ops have no ONNX form; the message lists every one.
@@ -35,7 +37,7 @@ def write(function: Any, signature: Signature, target: Path, options: StepOption
         ContractError: a tensor of the signature was lost, or has another dtype.
     """
     opset = chosen_opset(options)
-    made = _frozen(function)
+    made = _frozen(unfrozen)
     names = [spec.name for spec in (*signature.inputs, *signature.outputs)]
     settings = {
         "opset": opset,
@@ -84,8 +86,8 @@ def write_tflite(
     onnx_graph.save(model, target)
 
 
-def _frozen(function: Any) -> Frozen:
-    made = frozen(function, with_weights=False)
+def _frozen(unfrozen: Unfrozen) -> Frozen:
+    made = frozen(unfrozen, with_weights=False)
     canonicalize_functions(made.graph)
     _name_captures(made.graph)
     return replace(made, graph=_optimized(made.graph, [*made.inputs, *made.weights], made.outputs))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpack.adapters.tensorflow import convertible, traced
-from modelpack.adapters.tensorflow_freezing import frozen
+from modelpack.adapters.tensorflow_freezing import captured, frozen
 from modelpack.artifact import ModelRef
 from modelpack.bisection.traces import INPUT, Probe, TraceWriter
 from modelpack.errors import InputError, first_line
@@ -116,7 +116,7 @@ class _Graph:
         assert ref.signature is not None
         function, names, _ = convertible(ref)
         self._ref = ref
-        made = frozen(traced(function, names, ref.signature), with_weights=True)
+        made = frozen(captured(traced(function, names, ref.signature)), with_weights=True)
         self.definition, self.inputs, self.outputs = made.graph, made.inputs, made.outputs
         self._graph = tf.Graph()
         with self._graph.as_default():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from modelpack.adapters.tensorflow_alone import tf
-from modelpack.adapters.tensorflow_freezing import frozen
+from modelpack.adapters.tensorflow_freezing import captured, frozen
 from modelpack.errors import ConversionError, InputError, first_line
 
 _DOUBLE, _SINGLE = tf.float64.as_datatype_enum, tf.float32.as_datatype_enum
@@ -47,7 +47,7 @@ def widened(function: Any, size: int) -> Callable[..., list[Any]]:
     if size > _MOST_CONSTANTS:
         raise InputError("the model is too large to compute in float64")
     try:
-        parts = frozen(function, with_weights=True)
+        parts = frozen(captured(function), with_weights=True)
         if parts.tables:
             raise InputError("a model with lookup tables is not computed in float64")
         graph = _in_float64(parts.graph)

@@ -127,6 +127,14 @@ def _(here, models, made):
     return to_onnx("m")
 
 
+@case("saved model with truncated variables", 2, r"cannot read .*VARIABLE_VALUE")
+def _(here, models, made):
+    shutil.copytree(made["keras_cnn"] / "saved_model", here / "m")
+    data = Path("m") / "variables" / "variables.data-00000-of-00001"
+    truncated(made["keras_cnn"] / "saved_model" / data.relative_to("m"), here / data)
+    return to_onnx("m", "--no-validate")
+
+
 # --- not there, not a model, in the wrong place ----------------------------------------------
 
 

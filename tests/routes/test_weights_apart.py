@@ -14,7 +14,7 @@ import pytest
 from modelpack.adapters import onnx_weights, tensorflow_onnx
 from modelpack.adapters.keras_tracing import plain_convolution
 from modelpack.adapters.onnx_canonical import canonicalize
-from modelpack.adapters.tensorflow_freezing import frozen
+from modelpack.adapters.tensorflow_freezing import captured, frozen
 from modelpack.errors import ConversionError
 from modelpack.signature import DType, Signature, TensorSpec
 from modelpack.steps import StepOptions
@@ -50,7 +50,9 @@ def written(model: Any, spec: TensorSpec, target: Path) -> onnx.ModelProto:
     """The model as ONNX, with an output called y."""
     answer = TensorSpec("y", DType.FLOAT32, ("batch", *model.output_shape[1:]))
     signature = Signature((spec,), (answer,))
-    tensorflow_onnx.write(traced(model, spec), signature, target, StepOptions(name="model"))
+    tensorflow_onnx.write(
+        captured(traced(model, spec)), signature, target, StepOptions(name="model")
+    )
     return onnx.load(target)
 
 
@@ -82,9 +84,8 @@ def test_filters_are_as_good_as_constants(tmp_path: Path) -> None:
 
 def test_nothing_large_passes_through_the_converter() -> None:
     model = network()
-    made = frozen(
-        traced(model, TensorSpec("image", DType.FLOAT32, ("n", 16, 16, 8))), with_weights=False
-    )
+    function = traced(model, TensorSpec("image", DType.FLOAT32, ("n", 16, 16, 8)))
+    made = frozen(captured(function), with_weights=False)
     constants = [node.attr["value"].tensor for node in made.graph.node if node.op == "Const"]
     assert max(tf.make_ndarray(tensor).size for tensor in constants) <= 64
     filters = [array.shape for array in model.get_weights() if array.size >= 1024]
@@ -183,7 +184,7 @@ def test_large_tables_of_texts_are_constants(tmp_path: Path) -> None:
     function = saved_function(module, body, columns)
     signature = Signature((columns,), (TensorSpec("y", DType.STRING, (40, "batch")),))
     target = tmp_path / "words.onnx"
-    tensorflow_onnx.write(function, signature, target, StepOptions(name="model"))
+    tensorflow_onnx.write(captured(function), signature, target, StepOptions(name="model"))
     asked = np.array([3, 31, 0], np.int32)
     session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
     (given,) = session.run(None, {"columns": asked})
@@ -206,9 +207,8 @@ def test_a_function_that_changes_its_variables_is_refused(tmp_path: Path, in_bra
     spec = TensorSpec("x", DType.FLOAT32, ("batch", 32))
     signature = Signature((spec,), (TensorSpec("y", DType.FLOAT32, ("batch", 32)),))
     with pytest.raises(ConversionError, match="changes a variable"):
-        tensorflow_onnx.write(
-            saved_function(module, body, spec), signature, tmp_path / "y.onnx", StepOptions()
-        )
+        function = captured(saved_function(module, body, spec))
+        tensorflow_onnx.write(function, signature, tmp_path / "y.onnx", StepOptions())
 
 
 def test_an_output_that_is_a_weight_stays_one() -> None:

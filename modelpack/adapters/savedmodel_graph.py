@@ -1,0 +1,153 @@
+"""A signature of a SavedModel as a graph, its variables left in the checkpoint.
+
+`tf.saved_model.load` makes a Python function of each function of the file and a tensor of each
+variable, which takes up to a third of the time of a conversion that needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from modelpack.adapters.savedmodel_file import HINT, called, functions, node_of, upstream
+from modelpack.adapters.tensorflow_alone import tf
+from modelpack.adapters.tensorflow_freezing import Unfrozen, rename
+from modelpack.errors import InputError, first_line
+from modelpack.signature import TensorSpec
+
+# What TensorFlow 2 writes around the function of a signature.
+_AROUND = {"Placeholder", "VarHandleOp", "StatefulPartitionedCall", "PartitionedCall", "Identity"}
+_AROUND |= {"Const", "NoOp"}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A variable as it is in a checkpoint."""
+
+    reader: Any
+    key: str
+    dtype: Any
+    shape: Any
+
+    def numpy(self) -> npt.NDArray[Any]:
+        try:
+            return self.reader.get_tensor(self.key)
+        except Exception as error:  # TensorFlow makes any of its codes a Python exception
+            raise InputError(
+                f"cannot read '{self.key}' of the SavedModel: {first_line(error)}", hint=HINT
+            ) from error
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The inputs or outputs of a graph: specs, and the tensor that each is in the file."""
+
+    specs: Sequence[TensorSpec]
+    tensors: Sequence[str]
+
+
+def stored(meta: Any, reader: Any, inputs: Ends, outputs: Ends) -> Unfrozen | None:
+    """The graph between inputs and outputs, if it is of functions and variables alone.
+
+    Args:
+        meta: the ``MetaGraphDef``.
+        reader: of the checkpoint; None where there are no variables.
+        inputs: to be fed, as ``arg_<i>``, of the shapes of their specs.
+        outputs: to be fetched.
+
+    Returns:
+        None where the file has more around its functions (tables, assets, a graph of
+        TensorFlow 1), which `tf.saved_model.load` sees to.
+    """
+    around = upstream(meta, [*inputs.tensors, *outputs.tensors])
+    keys = _keys(meta)
+    handles = [node.name for node in around if node.op == "VarHandleOp"]
+    if meta.asset_file_def or any(node.op not in _AROUND for node in around):
+        return None
+    if not all(name in keys for name in handles):
+        return None
+    graph = tf.compat.v1.GraphDef()
+    graph.node.extend(around)
+    graph.versions.CopyFrom(meta.graph_def.versions)
+    graph.library.function.extend(functions(meta, called(around)))
+    variables = _variables(reader, {name: keys[name] for name in handles})
+    _forget_shapes(graph)
+    fed, fetched = _feed(graph, inputs), _fetch(graph, outputs)
+    return Unfrozen(graph, fed, fetched, variables)
+
+
+def _variables(reader: Any, keys: Mapping[str, str]) -> dict[str, _Stored]:
+    if not keys:
+        return {}
+    dtypes, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+    return {
+        name: _Stored(reader, key, dtypes[key], tf.TensorShape(shapes[key]))
+        for name, key in keys.items()
+    }
+
+
+def _keys(meta: Any) -> dict[str, str]:
+    """What each variable is called in the checkpoint, by the name of its node.
+
+    It is in the function that restores them: that is what servers run.
+    """
+    wanted = meta.saver_def.restore_op_name
+    call = next((node for node in meta.graph_def.node if node.name == wanted), None)
+    name = call.attr["f"].func.name if call is not None else ""
+    restore = next((item for item in functions(meta, [name]) if item.signature.name == name), None)
+    if call is None or restore is None:
+        return {}
+    names = [item.name for item in restore.signature.input_arg]
+    given = dict(zip(names, map(node_of, call.input), strict=True))
+    inner = {node.name: node for node in restore.node_def}
+    found = {}
+    for node in restore.node_def:
+        if node.op == "AssignVariableOp":
+            found[given[node.input[0]]] = _restored(inner, node.input[1])
+    return {name: key for name, key in found.items() if key}
+
+
+def _restored(nodes: Mapping[str, Any], item: str) -> str:
+    """What a tensor is called in the checkpoint; empty if it is not a whole tensor of it."""
+    name, _, port = item.partition(":")
+    while nodes[name].op == "Identity":
+        name, _, port = nodes[name].input[0].partition(":")
+    if nodes[name].op != "RestoreV2":
+        return ""
+    index = int(port.rpartition(":")[2])
+    keys, slices = (_texts(nodes, given) for given in nodes[name].input[1:3])
+    return "" if slices[index] else keys[index].decode()
+
+
+def _texts(nodes: Mapping[str, Any], item: str) -> list[bytes]:
+    value = nodes[item.partition(":")[0]].attr["value"].tensor
+    return list(tf.make_ndarray(value).ravel())
+
+
+def _forget_shapes(graph: Any) -> None:
+    """Drop the shapes that were noted of results: those of loops change with their variables."""
+    for nodes in (graph.node, *(item.node_def for item in graph.library.function)):
+        for node in nodes:
+            node.attr.pop("_output_shapes", None)
+
+
+def _feed(graph: Any, inputs: Ends) -> list[str]:
+    """Give the placeholders their names and shapes; return the names of their tensors."""
+    names = {node_of(tensor): f"arg_{rank}" for rank, tensor in enumerate(inputs.tensors)}
+    rename(graph, names)
+    placeholders = {node.name: node for node in graph.node}
+    for name, spec in zip(names.values(), inputs.specs, strict=True):
+        shape = spec.shape and [dim if isinstance(dim, int) else None for dim in spec.shape]
+        placeholders[name].attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    return [f"{name}:0" for name in names.values()]
+
+
+def _fetch(graph: Any, outputs: Ends) -> list[str]:
+    """Add a node for each output, since one tensor may be several."""
+    for rank, (spec, tensor) in enumerate(zip(outputs.specs, outputs.tensors, strict=True)):
+        node = graph.node.add(name=f"output_{rank}", op="Identity", input=[tensor])
+        node.attr["T"].type = tf.as_dtype(spec.dtype.value).as_datatype_enum
+    return [f"output_{rank}:0" for rank in range(len(outputs.specs))]
