@@ -5,13 +5,15 @@ from __future__ import annotations
 import builtins
 import contextlib
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 
 from modelpack.adapters.torch_experts import batched_experts
-from modelpack.adapters.torch_plain import any_count_of_rows
+from modelpack.adapters.torch_plain import any_sizes
 from modelpack.adapters.torch_transformers_forms import transformers_forms
 
 
@@ -22,9 +24,51 @@ def traceable(model: torch.nn.Module) -> Iterator[None]:
         batched_experts(model),
         transformers_forms(model),
         _symbolic_len(model),
-        any_count_of_rows(),
+        any_sizes(),
+        _masks_as_given(),
+        _paths_by_example(),
     ):
         yield
+
+
+@contextlib.contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """Let the layers of `torch.nn.Transformer` use masks without looking what is in them.
+
+    They compare them with a causal one, to take a faster way with the same result.
+    """
+    with mock.patch.object(
+        torch.nn.modules.transformer,
+        "_detect_is_causal_mask",
+        lambda mask, is_causal=None, size=None: is_causal is True,
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _paths_by_example() -> Iterator[None]:
+    """Let `torch.einsum` of three and more find the order to contract them by the example's sizes.
+
+    The library that it asks makes numbers of sizes, which fixes those that were dynamic. Any
+    order computes the same.
+    """
+    library = torch.backends.opt_einsum.get_opt_einsum()
+    if library is None:
+        yield
+        return
+
+    def path(equation: str, *operands: Any, optimize: Any) -> Any:
+        shapes = [tuple(map(_example, item.shape)) for item in operands]
+        return library.contract_path(equation, *shapes, shapes=True, optimize=optimize)
+
+    stand_in = types.SimpleNamespace(contract_path=path)
+    with mock.patch.object(torch.backends.opt_einsum, "get_opt_einsum", lambda: stand_in):
+        yield
+
+
+def _example(size: Any) -> int:
+    """The size that is traced with, without deciding on it."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
 
 @contextlib.contextmanager

@@ -10,12 +10,16 @@ from unittest import mock
 
 import torch
 from torch._C import DispatchKey
+from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from modelpack.adapters import torch_dtype_forms as dtypes
+from modelpack.adapters import torch_ordering_forms as ordering
 from modelpack.adapters import torch_plain_forms as forms
+from modelpack.adapters import torch_pooling_forms as pooling
 from modelpack.adapters.torch_custom import translations
 from modelpack.adapters.torch_failures import place_of_node
 from modelpack.adapters.torch_rewriting import rewritten
@@ -39,16 +43,15 @@ def plain(program: ExportedProgram) -> ExportedProgram:
 
 
 @contextlib.contextmanager
-def any_count_of_rows() -> Iterator[None]:
-    """Trace distances by their plain form: PyTorch's own goes by the number of rows."""
-    distances = _aten.cdist.default
-    kernels = {**distances.py_kernels, DispatchKey.CompositeImplicitAutograd: forms.cdist}
-    with mock.patch.dict(distances.py_kernels, kernels):
-        distances._dispatch_cache.clear()
-        try:
-            yield
-        finally:
-            distances._dispatch_cache.clear()
+def any_sizes() -> Iterator[None]:
+    """Trace by their plain forms the ops whose own way through PyTorch goes by their sizes."""
+    with contextlib.ExitStack() as stack:
+        for op, form in _BY_SIZES.items():
+            kernels = {**op.py_kernels, DispatchKey.CompositeImplicitAutograd: form}
+            stack.enter_context(mock.patch.dict(op.py_kernels, kernels))
+            op._dispatch_cache.clear()
+            stack.callback(op._dispatch_cache.clear)
+        yield
 
 
 def _replace(graph: Graph, node: Node, args: tuple[Any, ...]) -> None:
@@ -62,8 +65,10 @@ def _replace(graph: Graph, node: Node, args: tuple[Any, ...]) -> None:
         made, options = pytree.tree_unflatten(filled, structure)
         return _RULES[node.target][0](*made, **options)
 
-    with torch.no_grad():
-        traced = make_fx(form, pre_dispatch=True)(*(leaf.meta["val"] for leaf in read))
+    values = [leaf.meta["val"] for leaf in read]
+    # Without the mode of the values, what is made of sizes alone has those of the example.
+    with torch.no_grad(), detect_fake_mode(values) or contextlib.nullcontext():
+        traced = make_fx(form, pre_dispatch=True)(*values)
     inputs = [item for item in traced.graph.nodes if item.op == "placeholder"]
     copies: dict[Node, Any] = dict(zip(inputs, read, strict=True))
     with graph.inserting_before(node):
@@ -103,13 +108,54 @@ def _as_given(node: Node) -> tuple[Any, ...]:
     return node.args
 
 
-def _pooled(node: Node) -> tuple[Any, ...] | None:
-    """Of a pooling to a given size: where the size that it is of is known."""
+def _largest(node: Node) -> tuple[Any, ...] | None:
+    """Of a pooling or the like whose places of the largest values are not read."""
+    return node.args if _only_first(node) else None
+
+
+def _unknown_size(node: Node) -> tuple[Any, ...] | None:
+    """Of a pooling that the exporter writes for sizes that are known alone."""
     image, wanted = node.args
     sizes = image.meta["val"].shape[-len(wanted) :]
     known = all(isinstance(size, int) for size in (*sizes, *wanted))
-    is_first = not _has_several(node) or _only_first(node)
-    return node.args if known and is_first else None
+    return None if known else node.args
+
+
+def _numbers(node: Node) -> tuple[Any, ...] | None:
+    return None if _dtype(node.args[0]) is torch.bool else node.args
+
+
+def _whole(node: Node) -> tuple[Any, ...] | None:
+    return None if _dtype(node).is_floating_point else node.args
+
+
+def _of_whole(node: Node) -> tuple[Any, ...] | None:
+    return None if _dtype(node.args[0]).is_floating_point else node.args
+
+
+def _converted(node: Node) -> tuple[Any, ...] | None:
+    """Of values that are converted first, which the exporter does last."""
+    return node.args if node.kwargs.get("dtype") not in {None, _dtype(node.args[0])} else None
+
+
+def _conditions(node: Node) -> tuple[Any, ...] | None:
+    """Of what makes conditions of conditions, a sum or a choice."""
+    return node.args if _dtype(node) is torch.bool else None
+
+
+def _mixed(node: Node) -> tuple[Any, ...] | None:
+    """Of tensors of several dtypes."""
+    return node.args if len({_dtype(item) for item in node.args[0]}) > 1 else None
+
+
+def _means(node: Node) -> tuple[Any, ...] | None:
+    return node.args if node.args[4] == "mean" else None
+
+
+def _dtype(node: Node) -> torch.dtype:
+    """The dtype of the only, or first, tensor that a node makes."""
+    made = node.meta["val"]
+    return (made[0] if isinstance(made, tuple | list) else made).dtype
 
 
 def _not_trained(node: Node) -> tuple[Any, ...] | None:
@@ -176,6 +222,59 @@ _RULES: dict[Any, _Rule] = {
     _aten.hypot.default: (forms.hypot, _as_given),
     _aten.copysign.Tensor: (forms.copysign, _as_given),
     _aten.rrelu.default: (forms.rrelu, _not_trained),
-    _aten.adaptive_max_pool2d.default: (forms.adaptive_max, _pooled),
-    _aten.adaptive_avg_pool3d.default: (forms.adaptive_mean, _pooled),
+    _aten.adaptive_max_pool1d.default: (pooling.adaptive_max, _largest),
+    _aten.adaptive_max_pool2d.default: (pooling.adaptive_max, _largest),
+    _aten.adaptive_max_pool3d.default: (pooling.adaptive_max, _largest),
+    _aten.adaptive_avg_pool1d.default: (pooling.adaptive_mean, _unknown_size),
+    _aten.adaptive_avg_pool2d.default: (pooling.adaptive_mean, _unknown_size),
+    _aten.adaptive_avg_pool3d.default: (pooling.adaptive_mean, _as_given),
+    _aten.sort.stable: (ordering.sort, _as_given),
+    _aten.kthvalue.default: (ordering.kth_value, _as_given),
+    _aten.median.dim: (ordering.median, _as_given),
+    _aten.median.default: (ordering.median_of_all, _as_given),
+    _aten.cummax.default: (ordering.running_max, _numbers),
+    _aten.cummin.default: (ordering.running_min, _numbers),
+    _aten.cumprod.default: (ordering.running_product, _as_given),
+    _aten.searchsorted.Tensor: (ordering.search, _as_given),
+    _aten.isin.Tensor_Tensor: (ordering.is_in, _as_given),
+    _aten.fmax.default: (ordering.largest_known, _as_given),
+    _aten.fmin.default: (ordering.smallest_known, _as_given),
+    _aten.scatter_reduce.two: (ordering.scattered_mean, _means),
+    _aten.add.Tensor: (dtypes.either, _conditions),
+    _aten.relu.default: (dtypes.not_negative, _whole),
+    _aten.floor.default: (dtypes.whole, _whole),
+    _aten.ceil.default: (dtypes.whole, _whole),
+    _aten.trunc.default: (dtypes.whole, _whole),
+    _aten.round.default: (dtypes.whole, _whole),
+    _aten.isnan.default: (dtypes.is_unknown, _of_whole),
+    _aten.softmax.int: (dtypes.softmax, _of_whole),
+    _aten.log_softmax.int: (dtypes.log_softmax, _of_whole),
+    _aten.mean.dim: (dtypes.mean, _converted),
+    _aten.mean.default: (dtypes.mean_of_all, _converted),
+    _aten.where.self: (dtypes.chosen, _conditions),
+    _aten.where.ScalarSelf: (dtypes.chosen, _conditions),
+    _aten.where.ScalarOther: (dtypes.chosen, _conditions),
+    _aten.masked_fill.Scalar: (dtypes.filled, _conditions),
+    _aten.masked_fill.Tensor: (dtypes.filled, _conditions),
+    _aten.stack.default: (dtypes.stack, _mixed),
+}
+
+
+def _in_place(form: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda held, *args: held.copy_(form(held, *args))
+
+
+# By the op that makes a tensor of its own.
+_IN_PLACE = {
+    _aten.add_.Tensor: _aten.add.Tensor,
+    _aten.relu_.default: _aten.relu.default,
+    _aten.masked_fill_.Scalar: _aten.masked_fill.Scalar,
+    _aten.masked_fill_.Tensor: _aten.masked_fill.Tensor,
+}
+_RULES |= {op: (_in_place(_RULES[own][0]), _RULES[own][1]) for op, own in _IN_PLACE.items()}
+
+# What PyTorch traces of these holds for their sizes of the example alone.
+_BY_SIZES = {
+    _aten.cdist.default: forms.cdist,
+    _aten.take_along_dim.default: ordering.take_along,
 }

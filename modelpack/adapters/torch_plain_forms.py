@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -129,28 +128,6 @@ def copysign(size: Any, sign: Any) -> Any:
 def rrelu(values: Any, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Any:
     """`torch.nn.functional.rrelu` in evaluation: the mean of the slopes."""
     return torch.nn.functional.leaky_relu(values, (lower + upper) / 2)
-
-
-def adaptive_max(image: Any, wanted: list[int]) -> tuple[Any]:
-    """`torch.nn.functional.adaptive_max_pool2d` of sizes that are known."""
-    return (_adaptive(image, wanted, lambda part, axis: part.amax(axis, keepdim=True)),)
-
-
-def adaptive_mean(image: Any, wanted: list[int]) -> Any:
-    """`torch.nn.functional.adaptive_avg_pool3d` of sizes that are known."""
-    return _adaptive(image, wanted, lambda part, axis: part.mean(axis, keepdim=True))
-
-
-def _adaptive(image: Any, wanted: list[int], reduce: Callable[[Any, int], Any]) -> Any:
-    """Reduce axis by axis: window i of n, from floor(i * size / n) to ceil((i + 1) * size / n)."""
-    for axis, count in zip(range(-len(wanted), 0), wanted, strict=True):
-        size = image.shape[axis]
-        parts = []
-        for index in range(count):
-            start, end = index * size // count, -(-(index + 1) * size // count)
-            parts.append(reduce(image.narrow(axis, start, end - start), axis))
-        image = torch.cat(parts, axis)
-    return image
 
 
 def projected_lstm(

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from modelpack.errors import UnsupportedOpsError
-from tests.lowering.nodes import check, node_model
+from tests.lowering.nodes import check, node_model, parsed
 
 RANDOM = np.random.default_rng(7)
 
@@ -146,3 +147,16 @@ def test_col2im_with_constant_shapes() -> None:
         strides=[2, 2],
     )
     check(model, [x], rtol=1e-5, atol=1e-5)
+
+
+def test_a_leaky_relu_of_a_sum_with_a_convolution_keeps_its_slope() -> None:
+    model = parsed(
+        """leaky (float[n, 4, 6, 6] x) => (float[n, 4, 6, 6] y) {
+            x1 = Conv <pads = [1, 1, 1, 1]> (x, kernel, bias)
+            x2 = Add (x1, x)
+            y = LeakyRelu <alpha: float = 0.01> (x2)
+        }"""
+    )
+    for name, shape in {"kernel": (4, 4, 3, 3), "bias": (4,)}.items():
+        model.graph.initializer.append(numpy_helper.from_array(real(*shape), name))
+    check(model, [real(2, 4, 6, 6)], [real(1, 4, 6, 6)], rtol=1e-5, atol=1e-5)

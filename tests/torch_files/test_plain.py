@@ -173,9 +173,9 @@ def test_projected_lstms_are_written_step_by_step(tmp_path: Path) -> None:
     check(tmp_path, lstm, normal(2, 3))
 
 
-def module(folder: Path, code: str, *specs: str) -> ModelRef:
+def module(folder: Path, code: str, *specs: str, before: str = "import torch") -> ModelRef:
     file = folder / "net.py"
-    file.write_text(f"import torch\n\n\nMODEL = {code}\n")
+    file.write_text(f"{before}\n\n\nMODEL = {code}\n")
     inputs = tuple(map(TensorSpec.parse, specs))
     ref = ModelRef("torch", Encoding.PYTHON, f"{file}:MODEL", inputs=inputs)
     return ModelRef(

@@ -29,8 +29,22 @@ def relu(ctx: Context, x: Any) -> Any:
 
 @lowers("LeakyRelu", 6, 16)
 @elementwise
-def leaky_relu(x: Any, *, alpha: float = 0.01) -> Any:
+def leaky_relu(ctx: Context, x: Any, *, alpha: float = 0.01) -> Any:
+    if ctx.target is Target.SAVEDMODEL and _is_sum(x):
+        # TensorFlow's remapper makes one kernel of a convolution, a sum and this op, which then
+        # has a slope of its own.
+        return tf.where(x > 0, x, x * tf.constant(alpha, x.dtype))
     return tf.nn.leaky_relu(x, alpha)
+
+
+def _is_sum(x: Any) -> bool:
+    """Whether a tensor of a graph is the sum of two."""
+    if tf.executing_eagerly():
+        return False
+    op = x.op
+    while op.type == "Identity":
+        op = op.inputs[0].op
+    return op.type in {"Add", "AddV2"}
 
 
 @lowers("PRelu", 7, 9, 16)
