@@ -6,7 +6,7 @@ variable, which takes up to a third of the time of a conversion that needs neith
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from modelpack.signature import TensorSpec
 # What TensorFlow 2 writes around the function of a signature.
 _AROUND = {"Placeholder", "VarHandleOp", "StatefulPartitionedCall", "PartitionedCall", "Identity"}
 _AROUND |= {"Const", "NoOp"}
+
+# Of names that are not the file's own.
+_PREFIX = "modelpack/"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def stored(meta: Any, reader: Any, inputs: Ends, outputs: Ends) -> Unfrozen | No
     Args:
         meta: the ``MetaGraphDef``.
         reader: of the checkpoint; None where there are no variables.
-        inputs: to be fed, as ``arg_<i>``, of the shapes of their specs.
+        inputs: to be fed, of the shapes of their specs.
         outputs: to be fetched.
 
     Returns:
@@ -75,8 +78,8 @@ def stored(meta: Any, reader: Any, inputs: Ends, outputs: Ends) -> Unfrozen | No
     graph.library.function.extend(functions(meta, called(around)))
     variables = _variables(reader, {name: keys[name] for name in handles})
     _forget_shapes(graph)
-    fed, fetched = _feed(graph, inputs), _fetch(graph, outputs)
-    return Unfrozen(graph, fed, fetched, variables)
+    fetched = _fetch(graph, outputs)
+    return Unfrozen(graph, _feed(graph, inputs), fetched, variables)
 
 
 def _variables(reader: Any, keys: Mapping[str, str]) -> dict[str, _Stored]:
@@ -100,31 +103,34 @@ def _keys(meta: Any) -> dict[str, str]:
     restore = next((item for item in functions(meta, [name]) if item.signature.name == name), None)
     if call is None or restore is None:
         return {}
-    names = [item.name for item in restore.signature.input_arg]
-    given = dict(zip(names, map(node_of, call.input), strict=True))
-    inner = {node.name: node for node in restore.node_def}
+    given = dict(zip((item.name for item in restore.signature.input_arg), call.input, strict=False))
+    restored = _restored(restore.node_def)
+    sources = {node.name: node.input[0] for node in restore.node_def if node.op == "Identity"}
     found = {}
     for node in restore.node_def:
-        if node.op == "AssignVariableOp":
-            found[given[node.input[0]]] = _restored(inner, node.input[1])
+        if node.op == "AssignVariableOp" and node.input[0] in given:
+            tensor = node.input[1]
+            while node_of(tensor) in sources:
+                tensor = sources[node_of(tensor)]
+            found[node_of(given[node.input[0]])] = restored.get(tensor, "")
     return {name: key for name, key in found.items() if key}
 
 
-def _restored(nodes: Mapping[str, Any], item: str) -> str:
-    """What a tensor is called in the checkpoint; empty if it is not a whole tensor of it."""
-    name, _, port = item.partition(":")
-    while nodes[name].op == "Identity":
-        name, _, port = nodes[name].input[0].partition(":")
-    if nodes[name].op != "RestoreV2":
-        return ""
-    index = int(port.rpartition(":")[2])
-    keys, slices = (_texts(nodes, given) for given in nodes[name].input[1:3])
-    return "" if slices[index] else keys[index].decode()
-
-
-def _texts(nodes: Mapping[str, Any], item: str) -> list[bytes]:
-    value = nodes[item.partition(":")[0]].attr["value"].tensor
-    return list(tf.make_ndarray(value).ravel())
+def _restored(nodes: Iterable[Any]) -> dict[str, str]:
+    """What each tensor that is read from the checkpoint whole is called there."""
+    texts = {
+        f"{node.name}:output:0": tf.make_ndarray(node.attr["value"].tensor).ravel()
+        for node in nodes
+        if node.op == "Const" and node.attr["dtype"].type == tf.string.as_datatype_enum
+    }
+    found = {}
+    for node in nodes:
+        if node.op == "RestoreV2" and set(node.input[1:3]) <= texts.keys():
+            keys, slices = (texts[item] for item in node.input[1:3])
+            for index, (key, part) in enumerate(zip(keys, slices, strict=True)):
+                if not part:
+                    found[f"{node.name}:tensors:{index}"] = key.decode()
+    return found
 
 
 def _forget_shapes(graph: Any) -> None:
@@ -136,7 +142,7 @@ def _forget_shapes(graph: Any) -> None:
 
 def _feed(graph: Any, inputs: Ends) -> list[str]:
     """Give the placeholders their names and shapes; return the names of their tensors."""
-    names = {node_of(tensor): f"arg_{rank}" for rank, tensor in enumerate(inputs.tensors)}
+    names = {node_of(tensor): f"{_PREFIX}fed_{rank}" for rank, tensor in enumerate(inputs.tensors)}
     rename(graph, names)
     placeholders = {node.name: node for node in graph.node}
     for name, spec in zip(names.values(), inputs.specs, strict=True):
@@ -147,7 +153,8 @@ def _feed(graph: Any, inputs: Ends) -> list[str]:
 
 def _fetch(graph: Any, outputs: Ends) -> list[str]:
     """Add a node for each output, since one tensor may be several."""
-    for rank, (spec, tensor) in enumerate(zip(outputs.specs, outputs.tensors, strict=True)):
-        node = graph.node.add(name=f"output_{rank}", op="Identity", input=[tensor])
+    names = [f"{_PREFIX}fetched_{rank}" for rank in range(len(outputs.specs))]
+    for name, spec, tensor in zip(names, outputs.specs, outputs.tensors, strict=True):
+        node = graph.node.add(name=name, op="Identity", input=[tensor])
         node.attr["T"].type = tf.as_dtype(spec.dtype.value).as_datatype_enum
-    return [f"output_{rank}:0" for rank in range(len(outputs.specs))]
+    return [f"{name}:0" for name in names]
