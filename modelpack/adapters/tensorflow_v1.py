@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelpack.adapters.tensorflow_alone import tf
-from modelpack.adapters.tensorflow_freezing import REFERENCES, TABLES, drop_unread_changes
+from modelpack.adapters.tensorflow_changes import REFERENCES, TABLES, drop_unread_changes
 from modelpack.errors import ConversionError, first_line
 
 _CONVERTED = {"HashTable", "MutableHashTable"}
