@@ -299,6 +299,8 @@ def test_keys_have_an_order(tmp_path: Path) -> None:
     )
     keys = next(item.strings for item in encoder.attribute if item.name == "keys_strings")
     assert list(keys) == sorted(item.encode() for item in many)
+    in_tflite(path, ASKED)
+    assert "".join(sorted(many)).encode() in path.with_suffix(".tflite").read_bytes()
 
 
 def dense(x: Any) -> Any:
