@@ -23,6 +23,16 @@ def filled(values: Any, where: Any, value: Any) -> Any:
     return chosen(where, value if isinstance(value, torch.Tensor) else bool(value), values)
 
 
+def all_true(values: Any) -> Any:
+    """`torch._is_all_true`, which checks of values that raise are made of."""
+    return values.all()
+
+
+def any_true(values: Any) -> Any:
+    """`torch._is_any_true`, as `all_true`."""
+    return values.any()
+
+
 def not_negative(values: Any) -> Any:
     """`torch.relu` of whole numbers."""
     return values.clamp_min(0)

@@ -29,7 +29,12 @@ from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
 from modelpack.adapters.torch_programs import writable
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
 from modelpack.adapters.torch_script import ScriptGraph, is_recurrent_script
-from modelpack.adapters.torch_signature import FlatModel, example_inputs, module_ranges
+from modelpack.adapters.torch_signature import (
+    FlatModel,
+    example_inputs,
+    example_sizes,
+    module_ranges,
+)
 from modelpack.adapters.torch_sizes import demand_dynamic, fixed, limit_notes, refuse_branches
 from modelpack.adapters.torch_tidying import tidy
 from modelpack.artifact import ModelRef
@@ -129,11 +134,10 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
     if isinstance(model, ExportedProgram):
         return torch.onnx.export(writable(model), **names)
     dims = {name: Dim(name) for name in signature.dynamic_dims}
-    # Different sizes, none of them 0 or 1, which the exporter would make static.
-    sizes = {name: 2 + index for index, name in enumerate(dims)}
     ranges = native(source)[1]
-    tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
     flat = FlatModel(exportable(model), names["input_names"]).eval()
+    sizes = example_sizes(flat, signature.inputs, ranges)
+    tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),)
     with traceable(model):
         if is_recurrent(model) or is_recurrent_script(model):
@@ -161,7 +165,7 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
     flat = FlatModel(evaluated, [spec.name for spec in inputs]).eval()
     names = dict.fromkeys(dim for spec in inputs for dim in spec.dynamic_dims)
     dims = {name: Dim(name) for name in names}
-    sizes = {name: 2 + index for index, name in enumerate(dims)}
+    sizes = example_sizes(flat, inputs, {})
     ranges = module_ranges(evaluated, flat, inputs, sizes)
     tensors = example_inputs(inputs, sizes, ranges, seed=0)
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in inputs),)

@@ -251,6 +251,8 @@ _RULES: dict[Any, _Rule] = {
     _aten.log_softmax.int: (dtypes.log_softmax, _of_whole),
     _aten.mean.dim: (dtypes.mean, _converted),
     _aten.mean.default: (dtypes.mean_of_all, _converted),
+    _aten._is_all_true.default: (dtypes.all_true, _as_given),
+    _aten._is_any_true.default: (dtypes.any_true, _as_given),
     _aten.where.self: (dtypes.chosen, _conditions),
     _aten.where.ScalarSelf: (dtypes.chosen, _conditions),
     _aten.where.ScalarOther: (dtypes.chosen, _conditions),

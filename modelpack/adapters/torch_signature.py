@@ -259,6 +259,30 @@ def example_inputs(
     return tuple(tensors)
 
 
+def example_sizes(
+    flat: FlatModel, specs: Sequence[TensorSpec], ranges: Mapping[str, Range]
+) -> dict[str, int]:
+    """Different sizes of the dynamic dimensions that a model runs with, none of them 0 or 1."""
+    dims = Signature(tuple(specs), ()).dynamic_dims
+    smallest = {name: 2 + index for index, name in enumerate(dims)}
+    tried = [smallest, *(dict(zip(dims, runs[0], strict=False)) for runs in _FAMILIES)]
+    return next((sizes for sizes in tried if _takes(flat, specs, ranges, sizes)), smallest)
+
+
+def _takes(
+    flat: FlatModel,
+    specs: Sequence[TensorSpec],
+    ranges: Mapping[str, Range],
+    sizes: Mapping[str, int],
+) -> bool:
+    try:
+        with torch.no_grad():
+            flat(*example_inputs(specs, sizes, ranges, seed=0))
+    except Exception:  # whatever user code raises at a size it cannot take
+        return False
+    return True
+
+
 def module_ranges(
     model: torch.nn.Module,
     flat: FlatModel,

@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 
 from modelpack import onnx_graph
+from modelpack.adapters.onnx_indices import widen_indices
 from modelpack.adapters.onnx_means import by_rows
 from modelpack.adapters.onnx_padding import keep_zeros
 from modelpack.errors import ConversionError
@@ -21,6 +22,7 @@ def tidy(model: onnx.ModelProto, signature: Signature) -> None:
         ConversionError: a dimension is fixed in the file, but named in the signature.
     """
     onnx_graph.scrub(model)
+    widen_indices(model)
     keep_zeros(model)
     by_rows(model)
     renamed: dict[str, str | int] = {}

@@ -38,7 +38,7 @@ def _windowed_attention(
     is_global_attn: object = None,
     output_attentions: bool = False,
 ) -> tuple[torch.Tensor, ...]:
-    """Longformer's attention of each token to its window and to global tokens, by masks.
+    """Longformer's and LED's attention of each token to its window and global ones, by masks.
 
     The library's form cuts windows out of memory, and takes as many global tokens as there are,
     which is a value. This one scores every token with every other: as many scores as the square
@@ -91,6 +91,17 @@ def _without_padding(
     return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
 
 
+def _encoded_without_padding(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    inputs_embeds: torch.Tensor,
+    pad_token_id: int,
+) -> tuple[Any, ...]:
+    """What LED pads to whole windows, as it is; see `_without_padding`."""
+    return 0, input_ids, attention_mask, inputs_embeds
+
+
 # Class, method and form; the class by its name, for the library need not be there.
 _FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "transformers.models.reformer.modeling_reformer.AxialPositionEmbeddings": {
@@ -101,6 +112,12 @@ _FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "transformers.models.longformer.modeling_longformer.LongformerModel": {
         "_pad_to_window_size": _without_padding
+    },
+    "transformers.models.led.modeling_led.LEDEncoderSelfAttention": {
+        "forward": _windowed_attention
+    },
+    "transformers.models.led.modeling_led.LEDEncoder": {
+        "_pad_to_window_size": _encoded_without_padding
     },
 }
 

@@ -142,3 +142,40 @@ def test_code_that_goes_by_sizes_of_its_tensors(tmp_path: Path) -> None:
             want = model(x)
         for one, other in zip(session.run(None, {"x": x.numpy()}), want, strict=True):
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-6)
+
+
+WAVES = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide = torch.nn.Conv1d(1, 2, 10, 5)
+
+    def forward(self, x):
+        torch._check_tensor_all(x < 100, lambda: "too loud")
+        return self.wide(x[:, None])
+"""
+
+
+def test_a_model_that_takes_no_small_sizes_is_traced_at_larger_ones(tmp_path: Path) -> None:
+    ref = module(tmp_path, "Net()", "x:float32[batch,time]", before=WAVES)
+
+    to_onnx(ref, str(tmp_path / "net.onnx"), StepOptions())
+
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    x = torch.randn(3, 77, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        want = load(ref)(x).numpy()
+    np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_spectrograms_and_back(tmp_path: Path) -> None:
+    window = torch.hann_window(16)
+
+    def changed(x: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.stft(x, 16, 4, window=window, return_complex=True)
+        return torch.istft(spectrum * 2, 16, 4, window=window, length=64)
+
+    check(tmp_path, Call(changed), normal(64))
