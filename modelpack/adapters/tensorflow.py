@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from modelpack.adapters.tensorflow_alone import tf
 from modelpack.adapters.tensorflow_freezing import Unfrozen, captured
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
-from modelpack.errors import InputError, first_line
+from modelpack.errors import InputError, first_line, lines_of
 from modelpack.judging.noise import flip_last_bits
 from modelpack.samples import Case, numpy_dtype, read_cases, write_cases
 from modelpack.signature import (
@@ -60,6 +61,8 @@ from modelpack.steps import (
 __all__ = ["check", "describe", "run", "scan", "to_onnx"]
 
 _TOOLS = ("tensorflow-cpu",)
+
+_NODE = re.compile(r"\[\[\{\{node ([^}]+)\}\}\]\]")
 
 
 def describe(ref: ModelRef) -> Description:
@@ -334,6 +337,22 @@ def _load_at(ref: ModelRef, changed: int) -> tuple[Any, dict[str, Any]]:
     return model, {name: model.signatures[name] for name in model.signatures}
 
 
+def _cannot_run(error: Exception) -> InputError:
+    """TensorFlow says first where an op was defined, then what is wrong, then in which node."""
+    lines = lines_of(error)
+    last = next((index for index, line in enumerate(lines) if _NODE.search(line)), 0)
+    where = _NODE.search(lines[last])
+    why = lines[max(last - 1, 0)] if where else lines[0]
+    node = f" (node '{where[1]}')" if where else ""
+    return InputError(
+        f"TensorFlow cannot run the model on these inputs: {why}{node}",
+        hint="it takes serialized tf.Example records, which TensorFlow alone parses: choose a "
+        "signature that takes the features themselves (--signature), or export one"
+        if "ParseExample" in node or "ParseSingleExample" in node
+        else "give inputs that it takes with --data",
+    )
+
+
 def _answer(function: Any, names: Names, signature: Signature, feed: Case) -> Case:
     missing = [spec.name for spec in signature.inputs if spec.name not in feed]
     if missing:
@@ -342,7 +361,10 @@ def _answer(function: Any, names: Names, signature: Signature, feed: Case) -> Ca
         names.inputs[spec.name]: tf.constant(feed[spec.name], tf.as_dtype(spec.dtype.value))
         for spec in signature.inputs
     }
-    answer = function(**tensors)
+    try:
+        answer = function(**tensors)
+    except tf.errors.OpError as error:
+        raise _cannot_run(error) from error
     return {
         spec.name: np.asarray(answer[names.outputs[spec.name]].numpy(), numpy_dtype(spec.dtype))
         for spec in signature.outputs

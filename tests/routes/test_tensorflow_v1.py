@@ -13,9 +13,10 @@ import onnxruntime
 import pytest
 
 from modelpack.artifact import Encoding, ModelRef
-from modelpack.errors import ConversionError
+from modelpack.errors import ConversionError, InputError
+from modelpack.samples import write_cases
 from modelpack.sources import Request, locate
-from modelpack.steps import StepOptions
+from modelpack.steps import RunOptions, StepOptions
 from tests.thinned import thinned
 
 tf = pytest.importorskip("tensorflow")
@@ -332,3 +333,23 @@ def test_other_tables_are_refused_by_name(rows: Any, why: str, tmp_path: Path) -
     path = saved(tmp_path / "m", looked_up(rows))
     with pytest.raises(ConversionError, match=why):
         in_onnx(path, ASKED)
+
+
+# --- records ---------------------------------------------------------------------------------
+
+
+def test_inputs_that_it_does_not_take_are_refused_with_tensorflows_own_words(
+    tmp_path: Path,
+) -> None:
+    from modelpack.adapters.tensorflow import run
+
+    def build() -> tuple[dict[str, Any], dict[str, Any]]:
+        x = v1.placeholder(tf.string, (None,), name="x")
+        features = {"size": tf.io.FixedLenFeature([2], tf.float32)}
+        return {"x": x}, {"y": v1.io.parse_example(x, features)["size"]}
+
+    path = saved(tmp_path / "m", build)
+    write_cases(tmp_path / "cases.npz", [{"x": ASKED}])
+    with pytest.raises(InputError, match="Could not parse example input, .*ParseExample") as caught:
+        run(located(path), str(tmp_path / "cases.npz"), str(tmp_path / "out.npz"), RunOptions())
+    assert "tf.Example records" in caught.value.hint
