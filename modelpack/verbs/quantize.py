@@ -16,20 +16,16 @@ from modelpack.artifact import (
     Artifact,
     Golden,
     ModelRef,
-    Quantization,
     Step,
     measure,
 )
 from modelpack.errors import InputError, QuantizationError
-from modelpack.golden import GOLDEN_ROWS, Evidence
-from modelpack.judging.compare import GATED_RMS_LIMIT, QUANTIZED_RMS_LIMIT, compare, judgement_for
-from modelpack.judging.runs import step_of
+from modelpack.golden import GOLDEN_ROWS
 from modelpack.manifest import SCHEMA_VERSION, Manifest
-from modelpack.metrics import chance, drop, evaluate, metric_for
 from modelpack.output import check_writable
-from modelpack.parity import ParityReport, Verdict, unverified
+from modelpack.parity import Verdict
 from modelpack.routes import formats
-from modelpack.samples import Array, Case, channel_last, generate, write_cases
+from modelpack.samples import Case, channel_last, write_cases
 from modelpack.sources import (
     Opened,
     adapter_of,
@@ -37,7 +33,6 @@ from modelpack.sources import (
     opened_result,
     provenance,
     recorded,
-    run_cases,
     run_step,
     worker_key,
     workspace,
@@ -45,6 +40,7 @@ from modelpack.sources import (
 from modelpack.steps import Calibration, QuantizeRequest
 from modelpack.store import golden_name, labelled, save, single_format
 from modelpack.verbs.building import places
+from modelpack.verbs.costs import COMMON_SAMPLES, Trial, gated, loss, metric_of, trial_of
 from modelpack.verbs.floats import FloatFile, Subject, float_files
 from modelpack.worker import Limits, WorkerPool
 
@@ -52,7 +48,6 @@ log = logging.getLogger(__name__)
 
 CALIBRATED = ("static-int8",)
 CALIBRATION_ROWS = 1000
-_COMMON_SAMPLES = "golden samples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +194,7 @@ def _quantize_one(
         opened = made if subject is file[0] else _further(pool, made, subject, step)
         name = f"{labelled(path, mark) if mark else path}.golden.npz"
         product = _Product(opened, step, rows, name)
-        trial = _trial(pool, subject, options)
+        trial = trial_of(pool, subject, options)
         artifact = _judged(pool, subject, product, trial, options)
         kept, made_of = _own_samples(subject, product, trial, options)
         if kept is not None:
@@ -230,29 +225,29 @@ def _judged(
     pool: WorkerPool,
     subject: Subject,
     product: _Product,
-    trial: _Trial,
+    trial: Trial,
     options: QuantizeOptions,
 ) -> Artifact:
     """The entry of a quantized signature, with its verdict."""
     ref, before = product.opened.ref, subject.artifact
-    report, outputs = _loss(pool, ref, trial, options)
+    report, outputs = loss(pool, ref, trial, options)
     steps = (*(before.steps if before else ()), product.step)
     artifact = recorded(product.opened, steps, before.fixed_dims if before else {})
     figures = replace(
-        _metric(ref, trial, outputs, options),
+        metric_of(ref, trial, outputs, options),
         scheme=options.scheme,
         of=before.path if before else subject.opened.ref.path.name,
         calibration_samples=product.rows,
         size_ratio=_size_ratio(subject, artifact),
     )
-    return _gated(replace(artifact, parity=report, quantization=figures), before, options)
+    return gated(replace(artifact, parity=report, quantization=figures), before, options)
 
 
 def _own_samples(
-    subject: Subject, product: _Product, trial: _Trial, options: QuantizeOptions
+    subject: Subject, product: _Product, trial: Trial, options: QuantizeOptions
 ) -> tuple[Golden | None, Path]:
     """Golden samples of a signature's own and their file; None where the common ones suit it."""
-    if trial.evidence.origin != _COMMON_SAMPLES and trial.evidence.cases:
+    if trial.evidence.origin != COMMON_SAMPLES and trial.evidence.cases:
         file = product.opened.ref.path.with_name(f"kept-{product.samples}")
         kept = trial.evidence.head(GOLDEN_ROWS)
         return golden.write(file, product.samples, kept, options.seed), file
@@ -301,151 +296,6 @@ def _refuse_unusable(path: Path, inputs: Case) -> None:
             raise InputError(f"'{path.name}' holds NaN or infinity in '{name}'")
         if array.size > 1 and float(np.ptp(array)) == 0:
             raise InputError(f"all values of '{name}' in '{path.name}' are the same")
-
-
-# --- what it costs -------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """What the quantized artifact is tried on: the float artifact's answers, and labels."""
-
-    evidence: Evidence
-    labels: Array | None = None
-
-
-def _trial(pool: WorkerPool, subject: Subject, options: QuantizeOptions) -> _Trial:
-    """Run the float artifact on the best inputs at hand: data, golden or generated samples."""
-    ref = subject.opened.ref
-    signature = ref.signature
-    assert signature is not None
-    labels = None
-    data = options.data or options.calibration
-    if data is not None:
-        samples = datasets.read(data, signature)
-        cases, labels, origin = samples.batches(), samples.labels, "data"
-    elif subject.golden is not None:
-        cases, origin = list(_golden_cases(subject)), _COMMON_SAMPLES
-    else:
-        step = step_of(pool, subject.opened, options.seed)
-        cases = generate(subject.opened.description, seed=options.seed, step=step)
-        origin = "generated"
-    if options.max_drop is not None and labels is None:
-        raise InputError(
-            "the data has no labels, which --max-drop needs",
-            hint=f"add an array or column called {datasets.LABEL_NAMES[0]}",
-        )
-    cases = [*cases, *_real_samples(subject, options)]
-    outputs = run_cases(pool, ref, cases)[0] if cases else []
-    reference = f"float {ref.format} artifact on {origin}"
-    return _Trial(Evidence(cases, outputs, origin, reference), labels)
-
-
-def _real_samples(subject: Subject, options: QuantizeOptions) -> Sequence[Case]:
-    """Golden samples that are the user's data, to judge on more than the calibration data."""
-    if options.data is not None or options.calibration is None:
-        return []
-    if subject.golden is None or subject.golden.origin != "data":
-        return []
-    return _golden_cases(subject)
-
-
-def _golden_cases(subject: Subject) -> Sequence[Case]:
-    """The golden samples that the float artifact can be fed."""
-    manifest, artifact, entry = subject.manifest, subject.artifact, subject.golden
-    assert manifest is not None
-    assert artifact is not None
-    assert entry is not None
-    promised = manifest.signature(artifact.signature)
-    kept = golden.read(entry, subject.root, promised)
-    return kept.fitted_to(promised, artifact.fixed_dims).cases
-
-
-def _loss(
-    pool: WorkerPool, product: ModelRef, trial: _Trial, options: QuantizeOptions
-) -> tuple[ParityReport, Sequence[Case]]:
-    """Compare the quantized artifact with the float one; return its outputs too."""
-    assert product.signature is not None
-    evidence = trial.evidence
-    if not evidence.cases:
-        return unverified("no sample fits the artifact's fixed dimensions"), []
-    log.info("comparing the quantized artifact with the float one")
-    outputs, result = run_cases(pool, product, evidence.cases, failure=QuantizationError)
-    judgement = replace(
-        judgement_for("float32", options.scheme),
-        rms_limit=QUANTIZED_RMS_LIMIT if options.max_drop is None else GATED_RMS_LIMIT,
-        reference=evidence.reference,
-        runtime=result.runtime,
-    )
-    return compare(product.signature, evidence, outputs, judgement), outputs
-
-
-def _metric(
-    product: ModelRef, trial: _Trial, outputs: Sequence[Case], options: QuantizeOptions
-) -> Quantization:
-    """The metric of both artifacts on labelled data; empty figures without labels."""
-    blank = Quantization(options.scheme, "")
-    signature = product.signature
-    assert signature is not None
-    if trial.labels is None or len(trial.labels) != _rows(trial):
-        return blank
-    metric = options.metric or metric_for(signature, trial.labels)
-    before, after = (
-        evaluate(metric, signature, answers, trial.labels)
-        for answers in (trial.evidence.outputs, outputs)
-    )
-    _refuse_chance(metric, before, trial.labels, options)
-    return replace(
-        blank,
-        metric=metric,
-        reference_metric=round(before, 6),
-        candidate_metric=round(after, 6),
-    )
-
-
-def _rows(trial: _Trial) -> int:
-    return sum(len(next(iter(case.values()))) for case in trial.evidence.cases)
-
-
-def _refuse_chance(metric: str, value: float, labels: Array, options: QuantizeOptions) -> None:
-    """Refuse a gate on labels that do not belong to the data: it would always be open."""
-    guessed = chance(metric, labels)
-    if options.max_drop is not None and guessed is not None and value <= guessed:
-        raise InputError(
-            f"the float artifact's own {metric} is {value:.4f}, no better than guessing "
-            f"({guessed:.4f}): --max-drop would say nothing",
-            hint="check that the labels belong to the samples",
-        )
-
-
-def _gated(artifact: Artifact, before: Artifact | None, options: QuantizeOptions) -> Artifact:
-    """The artifact with its verdict, failed where a gate closed."""
-    report = artifact.parity
-    if report.verdict is Verdict.FAILED:
-        return artifact
-    if before is not None and before.parity.verdict is Verdict.UNVERIFIED:
-        reason = f"made from {before.path}, which is unverified: {before.parity.reason}"
-        report = replace(report, verdict=Verdict.UNVERIFIED, reason=reason)
-        artifact = replace(artifact, parity=report)
-    lost = _lost(artifact, options)
-    if not lost:
-        return artifact
-    return replace(artifact, parity=replace(report, verdict=Verdict.FAILED, reason=lost))
-
-
-def _lost(artifact: Artifact, options: QuantizeOptions) -> str:
-    """What the gate on the metric has to say; empty when it lets the artifact pass."""
-    figures = artifact.quantization
-    if figures is None or options.max_drop is None or figures.reference_metric is None:
-        return ""
-    assert figures.candidate_metric is not None
-    lost = drop(figures.metric, figures.reference_metric, figures.candidate_metric)
-    if lost <= options.max_drop:
-        return ""
-    return (
-        f"{figures.metric} went from {figures.reference_metric:g} to "
-        f"{figures.candidate_metric:g}, a loss of {lost:.4g}; {options.max_drop:g} is allowed"
-    )
 
 
 # --- recording -----------------------------------------------------------------------
