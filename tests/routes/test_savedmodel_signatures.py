@@ -130,12 +130,9 @@ def test_the_manifest_has_an_entry_for_each_signature(converted: Path, source: P
     assert [item.path for item in manifest.artifacts] == ["saved_model"] * 3
     assert [item.signature for item in manifest.artifacts] == NAMES
     assert len({item.digest for item in manifest.artifacts}) == 1
-    for reference in ("", source):
-        report = mp.validate(converted, reference=reference)
-        for item, name in zip(report.artifacts, NAMES, strict=True):
-            assert item.signature is not None
-            assert item.signature.name == name
-            assert item.verdict is Verdict.PASSED
+    for item, name in zip(mp.validate(converted).artifacts, NAMES, strict=True):
+        assert item.signature is not None
+        assert (item.signature.name, item.verdict) == (name, Verdict.PASSED)
     (only,) = mp.validate(converted, signature_name="features", reference=source).artifacts
     assert only.verdict is Verdict.PASSED
 
