@@ -78,6 +78,16 @@ def _explained(error: BaseException) -> tuple[str, str]:
             "a packed sequence has no graph",
             "call the recurrent layer on the padded sequence, without pack_padded_sequence",
         )
+    if "Unsupported attribute type" in text and "SymbolicTensor" in text:
+        return (
+            "a setting of an op is computed of dynamic sizes, as the groups of a convolution",
+            "give the dimensions that it is computed of numbers: --input 'x:float32[1,3,64,64]'",
+        )
+    if "complex-valued" in text:
+        return (
+            f"ONNX has no complex numbers, and PyTorch writes no others for these: {text}",
+            "compute with their real and imaginary parts, as torch.view_as_real gives them",
+        )
     if "onstraint" in text or "specialized" in text:
         return text, "a dimension that was named is fixed inside of the model: give it a number"
     return text, ""
@@ -100,9 +110,18 @@ def place_of(failure: BaseException) -> str:
             return place
     for error in reversed(chain):  # a later step: the message quotes the trace of the graph's node
         quoted = [(file, int(line)) for file, line in _FRAME.findall(_COLOUR.sub("", str(error)))]
-        place = _innermost(quoted)
+        place = _innermost(quoted) or _place_of_translation(error)
         if place:
             return place
+    return ""
+
+
+def _place_of_translation(error: BaseException) -> str:
+    """The line of the node that the exporter was at when it failed to write it in ONNX."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("node")
+        if frame.f_code.co_name == "_translate_fx_graph" and node is not None:
+            return place_of_node(node)
     return ""
 
 

@@ -63,6 +63,18 @@ class Attention(torch.nn.Module):
     def forward(self, q):
         mixed = torch.nn.functional.scaled_dot_product_attention(q, q, q)
         return mixed.transpose(1, 2).reshape(q.shape[0], q.shape[2], -1)
+
+
+class Turns(torch.nn.Module):
+    def forward(self, x):
+        turned = 1j * x
+        return turned.imag
+
+
+class Groups(torch.nn.Module):
+    def forward(self, x):
+        rows = x.reshape(1, -1, 5)
+        return torch.nn.functional.conv1d(rows, x.reshape(-1, 1, 1), groups=rows.shape[1])
 """
 
 
@@ -81,6 +93,8 @@ CASES = {
     "Packed": (5, "x:float32[batch,2,4]", r"net\.py:2\d .*packed sequence", "padded"),
     "Draws": (2, "x:float32[batch,4]", r"random numbers at net\.py:36 \(return", "compared"),
     "Counts": (2, "x:float32[batch,4]", "two runs on .*keeps state", "compared"),
+    "Turns": (5, "x:float32[batch,4]", r"net\.py:\d+ \(turned = .*complex numbers", "imaginary"),
+    "Groups": (5, "x:float32[batch,1,5]", r"net\.py:\d+ \(return .*dynamic sizes", "--input"),
     "Wrong": (2, "x:float32[batch,4]", r"net\.py:\d+ \(return x @ torch\.ones\(5, 2\)\)", "check"),
 }
 
