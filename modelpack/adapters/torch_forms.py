@@ -14,6 +14,7 @@ import torch
 
 from modelpack.adapters.torch_experts import batched_experts
 from modelpack.adapters.torch_plain import any_sizes
+from modelpack.adapters.torch_position_tables import endless_tables
 from modelpack.adapters.torch_transformers_forms import transformers_forms
 
 
@@ -23,6 +24,7 @@ def traceable(model: torch.nn.Module) -> Iterator[None]:
     with (
         batched_experts(model),
         transformers_forms(model),
+        endless_tables(model),
         _symbolic_len(model),
         any_sizes(),
         _masks_as_given(),
