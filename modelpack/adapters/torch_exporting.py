@@ -30,12 +30,17 @@ from modelpack.adapters.torch_programs import writable
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
 from modelpack.adapters.torch_script import ScriptGraph, is_recurrent_script
 from modelpack.adapters.torch_signature import (
-    FlatModel,
     example_inputs,
     example_sizes,
     module_ranges,
 )
-from modelpack.adapters.torch_sizes import demand_dynamic, fixed, limit_notes, refuse_branches
+from modelpack.adapters.torch_sizes import (
+    SizedModel,
+    demand_dynamic,
+    fixed,
+    limit_notes,
+    refuse_branches,
+)
 from modelpack.adapters.torch_tidying import tidy
 from modelpack.artifact import ModelRef
 from modelpack.dependencies import versions
@@ -135,7 +140,7 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
         return torch.onnx.export(writable(model), **names)
     dims = {name: Dim(name) for name in signature.dynamic_dims}
     ranges = native(source)[1]
-    flat = FlatModel(exportable(model), names["input_names"]).eval()
+    flat = SizedModel(exportable(model), signature.inputs).eval()
     sizes = example_sizes(flat, signature.inputs, ranges)
     tensors = example_inputs(signature.inputs, sizes, ranges, seed=0)
     shapes = (tuple(_dynamic_axes(spec, dims) for spec in signature.inputs),)
@@ -162,7 +167,7 @@ def save_program(model: torch.nn.Module, inputs: tuple[TensorSpec, ...], path: P
         ConversionError: PyTorch cannot export it.
     """
     evaluated = torch_loading.without_compilation(copy.deepcopy(model)).eval()
-    flat = FlatModel(evaluated, [spec.name for spec in inputs]).eval()
+    flat = SizedModel(evaluated, inputs).eval()
     names = dict.fromkeys(dim for spec in inputs for dim in spec.dynamic_dims)
     dims = {name: Dim(name) for name in names}
     sizes = example_sizes(flat, inputs, {})

@@ -113,12 +113,13 @@ def _largest(node: Node) -> tuple[Any, ...] | None:
     return node.args if _only_first(node) else None
 
 
-def _unknown_size(node: Node) -> tuple[Any, ...] | None:
-    """Of a pooling that the exporter writes for sizes that are known alone."""
+def _uneven(node: Node) -> tuple[Any, ...] | None:
+    """Of a pooling into windows of unknown or several lengths: the exporter sums up each place."""
     image, wanted = node.args
     sizes = image.meta["val"].shape[-len(wanted) :]
     known = all(isinstance(size, int) for size in (*sizes, *wanted))
-    return None if known else node.args
+    even = known and all(size % count == 0 for size, count in zip(sizes, wanted, strict=True))
+    return None if even else node.args
 
 
 def _numbers(node: Node) -> tuple[Any, ...] | None:
@@ -225,8 +226,8 @@ _RULES: dict[Any, _Rule] = {
     _aten.adaptive_max_pool1d.default: (pooling.adaptive_max, _largest),
     _aten.adaptive_max_pool2d.default: (pooling.adaptive_max, _largest),
     _aten.adaptive_max_pool3d.default: (pooling.adaptive_max, _largest),
-    _aten.adaptive_avg_pool1d.default: (pooling.adaptive_mean, _unknown_size),
-    _aten.adaptive_avg_pool2d.default: (pooling.adaptive_mean, _unknown_size),
+    _aten.adaptive_avg_pool1d.default: (pooling.adaptive_mean, _uneven),
+    _aten.adaptive_avg_pool2d.default: (pooling.adaptive_mean, _uneven),
     _aten.adaptive_avg_pool3d.default: (pooling.adaptive_mean, _as_given),
     _aten.sort.stable: (ordering.sort, _as_given),
     _aten.kthvalue.default: (ordering.kth_value, _as_given),
@@ -278,5 +279,6 @@ _RULES |= {op: (_in_place(_RULES[own][0]), _RULES[own][1]) for op, own in _IN_PL
 # What PyTorch traces of these holds for their sizes of the example alone.
 _BY_SIZES = {
     _aten.cdist.default: forms.cdist,
+    _aten.chunk.default: forms.chunk,
     _aten.take_along_dim.default: ordering.take_along,
 }

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 _INFINITY = float("inf")
 
@@ -173,3 +174,17 @@ def _projected(inputs: Any, state: list[Any], weights: list[Any]) -> tuple[Any, 
         hidden = torch.nn.functional.linear(shown * cell.tanh(), projection)
         outputs.append(hidden)
     return torch.stack(outputs), hidden, cell
+
+
+def chunk(values: Any, chunks: int, dim: int = 0) -> Any:
+    """`torch.chunk` into as many parts as asked for where the axis is always a multiple of that.
+
+    PyTorch counts the parts at the example's size, and lets others be refused.
+    """
+    size = values.shape[dim]
+    if isinstance(size, torch.SymInt) and statically_known_true(size % chunks == 0):
+        step = size // chunks
+        return [values.narrow(dim, index * step, step) for index in range(chunks)]
+    if isinstance(size, int) and size == 0:
+        return torch.split_with_sizes(values, [0] * chunks, dim)
+    return torch.split(values, (size + chunks - 1) // chunks, dim)

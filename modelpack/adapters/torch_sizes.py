@@ -10,7 +10,12 @@ from torch.export import ExportedProgram
 from modelpack.adapters import torch_guards
 from modelpack.adapters.torch_calling import callable_for, native
 from modelpack.adapters.torch_loading import load
-from modelpack.adapters.torch_signature import example_inputs, program_bounds, program_signature
+from modelpack.adapters.torch_signature import (
+    FlatModel,
+    example_inputs,
+    program_bounds,
+    program_signature,
+)
 from modelpack.artifact import ModelRef
 from modelpack.errors import ConversionError
 from modelpack.signature import Signature, TensorSpec
@@ -20,6 +25,32 @@ _LARGEST_TRIED = 100_000
 
 # Of inputs at sizes where another branch may be taken: larger ones take too long.
 _MOST_ELEMENTS = 1 << 24
+
+
+class SizedModel(FlatModel):
+    """A model whose dimensions of one name are one to PyTorch from the first line on.
+
+    It knows else at the end alone, and what was computed of one and of the other differs.
+
+    Args:
+        model: the model.
+        inputs: its inputs, in the order they are given here.
+    """
+
+    def __init__(self, model: torch.nn.Module, inputs: Sequence[TensorSpec]) -> None:
+        super().__init__(model, [spec.name for spec in inputs])
+        self._axes: dict[str, list[tuple[int, int]]] = {}
+        for index, spec in enumerate(inputs):
+            for axis, dim in enumerate(spec.shape or ()):
+                if isinstance(dim, str):
+                    self._axes.setdefault(dim, []).append((index, axis))
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call the model, as `FlatModel` does."""
+        for (first, axis), *others in self._axes.values():
+            for other, of_other in others:
+                torch._check(tensors[first].shape[axis] == tensors[other].shape[of_other])
+        return super().forward(*tensors)
 
 
 def demand_dynamic(

@@ -31,6 +31,14 @@ class Length(torch.nn.Module):
         return x + y + torch.arange(len(x))[:, None] + len([1, 2])
 
 
+class Parts(torch.nn.Module):
+    def forward(self, x, y):
+        first, second = torch.cat([x, y]).chunk(2)
+        one, other, third = torch.cat([x, y * 2, y]).chunk(3, dim=0)
+        left, right = y.chunk(3, 1)  # of four: two and two
+        return first - second * 2 + one * other + third + torch.cat([right, left], 1)
+
+
 class Loop(torch.nn.Module):
     def forward(self, x, y):
         rows = [x[i] * (i + 1) for i in range(x.shape[0])]
@@ -81,7 +89,7 @@ def reference(directory: Path, name: str, rows: int | str = "batch", columns: in
     return dataclasses.replace(ref, signature=describe(ref).signature)
 
 
-@pytest.mark.parametrize("name", ["Length", "Positions"])
+@pytest.mark.parametrize("name", ["Length", "Positions", "Parts"])
 def test_it_is_exported_for_any_batch_and_left_as_it_was(tmp_path: Path, name: str) -> None:
     ref = reference(tmp_path, name)
     model = load(ref)
