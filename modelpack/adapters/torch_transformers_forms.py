@@ -1,16 +1,20 @@
 """Functions of transformers in equal forms that PyTorch can export with dynamic sizes.
 
-Each replaces one method of one class, of instances and for the time of an export alone. It
-computes the same numbers; the artifact is compared with the library's own form.
+Each replaces one method of one class, of instances, or one function of a module, and for the
+time of an export alone. It computes the same numbers; the artifact is compared with the library's
+own form.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -102,6 +106,44 @@ def _encoded_without_padding(
     return 0, input_ids, attention_mask, inputs_embeds
 
 
+def _turns(layer: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Cosines and sines [..., 2] of a rotary embedding, which makes complex numbers of them."""
+    with mock.patch.object(torch, "polar", _polar):
+        turns: torch.Tensor = type(layer).forward(layer, *args, **kwargs)
+    return turns
+
+
+def _polar(length: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """`torch.polar` with a real and an imaginary part for each number, in a dimension more."""
+    return torch.stack([length * torch.cos(angle), length * torch.sin(angle)], -1)
+
+
+def _turned(
+    query: torch.Tensor, key: torch.Tensor, turns: torch.Tensor, *, heads: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs of a query and of a key, turned as the products of complex numbers are.
+
+    Args:
+        query: float[batch, ...].
+        key: the same.
+        turns: what `_turns` returns.
+        heads: the dimension of both that has the heads.
+    """
+    cosine, sine = turns.unsqueeze(heads).unbind(-1)
+
+    def turned(states: torch.Tensor) -> torch.Tensor:
+        real, imaginary = states.float().unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = real * cosine - imaginary * sine, real * sine + imaginary * cosine
+        return torch.stack(pairs, -1).flatten(-2).type_as(states)
+
+    return turned(query), turned(key)
+
+
+def _padding_mask(input_ids: torch.Tensor, padding_idx: int = 1) -> torch.Tensor:
+    """FSMT's mask of padding, also where there is none: it hides nothing then."""
+    return input_ids.eq(padding_idx)
+
+
 # Class, method and form; the class by its name, for the library need not be there.
 _FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "transformers.models.reformer.modeling_reformer.AxialPositionEmbeddings": {
@@ -119,20 +161,44 @@ _FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "transformers.models.led.modeling_led.LEDEncoder": {
         "_pad_to_window_size": _encoded_without_padding
     },
+    "transformers.models.deepseek_v2.modeling_deepseek_v2.DeepseekV2RotaryEmbedding": {
+        "forward": _turns
+    },
+    "transformers.models.llama4.modeling_llama4.Llama4TextRotaryEmbedding": {"forward": _turns},
+}
+
+# Module, function and form.
+_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+    "transformers.models.deepseek_v2.modeling_deepseek_v2": {
+        "apply_rotary_emb": functools.partial(_turned, heads=1)
+    },
+    "transformers.models.llama4.modeling_llama4": {
+        "apply_rotary_emb": functools.partial(_turned, heads=2)
+    },
+    "transformers.models.fsmt.modeling_fsmt": {"make_padding_mask": _padding_mask},
 }
 
 
 @contextlib.contextmanager
 def transformers_forms(model: torch.nn.Module) -> Iterator[None]:
-    """Put the forms in the places of the methods of a model's parts, for a while."""
+    """Put the forms in the places of the methods of a model's parts, for a while.
+
+    Functions of the modules that define the parts are replaced for whatever uses them then.
+    """
     placed: list[tuple[torch.nn.Module, str]] = []
-    try:
-        for part in model.modules():
-            name = f"{type(part).__module__}.{type(part).__qualname__}"
-            for method, form in _FORMS.get(name, {}).items():
-                vars(part)[method] = types.MethodType(form, part)
-                placed.append((part, method))
-        yield
-    finally:
-        for part, method in placed:
-            del vars(part)[method]
+    with contextlib.ExitStack() as stack:
+        for name in {type(part).__module__ for part in model.modules()} & set(_FUNCTIONS):
+            module = sys.modules.get(name)
+            for function, form in _FUNCTIONS[name].items():
+                if hasattr(module, function):
+                    stack.enter_context(mock.patch.object(module, function, form))
+        try:
+            for part in model.modules():
+                name = f"{type(part).__module__}.{type(part).__qualname__}"
+                for method, form in _FORMS.get(name, {}).items():
+                    vars(part)[method] = types.MethodType(form, part)
+                    placed.append((part, method))
+            yield
+        finally:
+            for part, method in placed:
+                del vars(part)[method]
