@@ -97,8 +97,11 @@ def _meta_graph_at(ref: ModelRef, _changed: int) -> Any:
     return min(served or saved.meta_graphs[:1], key=lambda meta: len(meta.meta_info_def.tags))
 
 
+INITIALIZER = "__saved_model_init_op"
+"""Signature of what TensorFlow runs when it has loaded the file."""
+
 # Signatures that TensorFlow writes for itself.
-_INTERNAL = {"__saved_model_init_op", "__saved_model_train_op"}
+_INTERNAL = {INITIALIZER, "__saved_model_train_op"}
 
 
 def definitions(ref: ModelRef) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from modelpack.adapters.savedmodel_file import HINT, called, functions, node_of, upstream
+from modelpack.adapters.savedmodel_file import (
+    HINT,
+    INITIALIZER,
+    called,
+    functions,
+    node_of,
+    upstream,
+)
 from modelpack.adapters.tensorflow_alone import tf
 from modelpack.adapters.tensorflow_freezing import Unfrozen, rename
 from modelpack.errors import InputError, first_line
@@ -62,34 +69,52 @@ def stored(meta: Any, reader: Any, inputs: Ends, outputs: Ends) -> Unfrozen | No
         outputs: to be fetched.
 
     Returns:
-        None where the file has more around its functions (tables, assets, a graph of
-        TensorFlow 1), which `tf.saved_model.load` sees to.
+        None where the file has more around its functions (tables, assets, initializers, a graph
+        of TensorFlow 1), or a checkpoint of something else: `tf.saved_model.load` sees to that.
     """
     around = upstream(meta, [*inputs.tensors, *outputs.tensors])
-    keys = _keys(meta)
-    handles = [node.name for node in around if node.op == "VarHandleOp"]
-    if meta.asset_file_def or any(node.op not in _AROUND for node in around):
+    is_plain = all(node.op in _AROUND and not node.name.startswith(_PREFIX) for node in around)
+    is_old = not meta.HasField("object_graph_def")
+    if is_old or not is_plain or meta.asset_file_def or _is_initialized(meta):
         return None
-    if not all(name in keys for name in handles):
+    handles = [node for node in around if node.op == "VarHandleOp"]
+    variables = _variables(reader, _keys(meta), handles) if handles else {}
+    if variables is None:
         return None
     graph = tf.compat.v1.GraphDef()
     graph.node.extend(around)
     graph.versions.CopyFrom(meta.graph_def.versions)
     graph.library.function.extend(functions(meta, called(around)))
-    variables = _variables(reader, {name: keys[name] for name in handles})
     _forget_shapes(graph)
     fetched = _fetch(graph, outputs)
     return Unfrozen(graph, _feed(graph, inputs), fetched, variables)
 
 
-def _variables(reader: Any, keys: Mapping[str, str]) -> dict[str, _Stored]:
-    if not keys:
-        return {}
+def _is_initialized(meta: Any) -> bool:
+    """Whether anything runs when the model is loaded, which may change what variables hold."""
+    definitions = meta.signature_def
+    ends = definitions[INITIALIZER].outputs.values() if INITIALIZER in definitions else ()
+    if any(node.op != "NoOp" for node in upstream(meta, [item.name for item in ends])):
+        return True
+    return any(node.WhichOneof("kind") == "resource" for node in meta.object_graph_def.nodes)
+
+
+def _variables(
+    reader: Any, keys: Mapping[str, str], handles: Iterable[Any]
+) -> dict[str, _Stored] | None:
+    """Each variable by its node's name; None unless the checkpoint has all, as the nodes say."""
     dtypes, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
-    return {
-        name: _Stored(reader, key, dtypes[key], tf.TensorShape(shapes[key]))
-        for name, key in keys.items()
-    }
+    found = {}
+    for node in handles:
+        key = keys.get(node.name, "")
+        if key not in dtypes:
+            return None
+        shape = tf.TensorShape(shapes[key])
+        told = tf.TensorShape(node.attr["shape"].shape)
+        if dtypes[key] != node.attr["dtype"].type or not shape.is_compatible_with(told):
+            return None
+        found[node.name] = _Stored(reader, key, dtypes[key], shape)
+    return found
 
 
 def _keys(meta: Any) -> dict[str, str]:

@@ -57,7 +57,10 @@ def modern(model: Any, function: Any) -> Modern:
     owner.references = _references(model, graph)
     owner.tables = _tables(model, graph)
     owner.resources = list(function.graph.variables)
-    handles = {inner.name: outer for outer, inner in function.graph.captures}
+    read = {item.partition(":")[0] for node in graph.node for item in node.input}
+    handles = {
+        inner.name: outer for outer, inner in function.graph.captures if inner.op.name in read
+    }
     handles |= {name: table.resource_handle for name, table in owner.tables.items()}
     _drop(graph, {*handles, *owner.references})
 

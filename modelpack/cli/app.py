@@ -393,7 +393,11 @@ def package(
         int, typer.Option("--max-batch-size", min=0, help="Let Triton batch up to this size.")
     ] = 0,
     artifact: Annotated[
-        str, typer.Option("--artifact", help="Path of the artifact to serve, in the manifest.")
+        str,
+        typer.Option(
+            "--artifact",
+            help="Path of the artifact to serve, in the manifest, or PATH:SIGNATURE.",
+        ),
     ] = "",
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="Package artifacts that failed parity too.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -48,8 +48,8 @@ class LayoutOptions:
 
     Attributes:
         max_batch_size: largest batch a server may form; 0 keeps the server from batching.
-        artifact: path of the artifact to serve, where the layout serves one; the layout's
-            own preference when empty.
+        artifact: the artifact to serve, where the layout serves one: its path, or ``path:name`` of
+            one signature of several; the layout's own preference when empty.
     """
 
     max_batch_size: int = 0
@@ -114,13 +114,15 @@ def choose(
 def _chosen(package: Package, formats: tuple[str, ...], options: LayoutOptions) -> Artifact:
     artifacts = package.manifest.artifacts
     if options.artifact:
-        found = [item for item in artifacts if item.path == options.artifact]
-        if not found or found[0].format not in formats:
+        called = {item.path: item for item in reversed(artifacts)}
+        called |= {f"{item.path}:{item.signature}": item for item in artifacts}
+        found = called.get(options.artifact)
+        if found is None or found.format not in formats:
             raise PackagingError(
                 f"there is no {' or '.join(formats)} artifact '{options.artifact}'",
-                hint=f"there are {', '.join(dict.fromkeys(item.path for item in artifacts))}",
+                hint=f"there are {', '.join(dict.fromkeys(_addresses(package.manifest)))}",
             )
-        return found[0]
+        return found
     for name in formats:
         for signature in package.manifest.signatures:
             for item in artifacts:
@@ -132,6 +134,13 @@ def _chosen(package: Package, formats: tuple[str, ...], options: LayoutOptions) 
         f"the layout needs a {' or '.join(formats)} artifact; '{package.manifest.name}' has {held}",
         hint=f"modelpack convert ... --to {formats[0]}",
     )
+
+
+def _addresses(manifest: Manifest) -> Iterator[str]:
+    """What each artifact is chosen by: its path, with its signature where the file has several."""
+    for item in manifest.artifacts:
+        several = manifest.name_in_file(item)
+        yield f"{item.path}:{item.signature}" if several else item.path
 
 
 def version_number(manifest: Manifest) -> str:

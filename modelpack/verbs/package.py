@@ -26,7 +26,8 @@ class PackageOptions:
         name: the model's name on the server; the manifest's when empty.
         version: the model's version on the server; the manifest's when empty.
         max_batch_size: largest batch the server may form; 0 for none (Triton).
-        artifact: path of the artifact to serve; each layout's preference when empty.
+        artifact: path of the artifact to serve, or ``path:name`` of one signature of several;
+            each layout's preference when empty.
         allow_failed: also package artifacts whose parity check failed.
     """
 

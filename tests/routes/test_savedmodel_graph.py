@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from modelpack.adapters import tensorflow as savedmodels
 from modelpack.artifact import ModelRef
+from modelpack.errors import InputError
 from modelpack.signature import Signature
 from modelpack.sources import Request, locate
 from modelpack.steps import StepOptions
@@ -101,6 +103,69 @@ def test_dims_that_are_given_are_kept(saved: tuple[Network, ModelRef], tmp_path:
     fixed = Signature((replace(x, shape=(2, 32)), replace(row, shape=(2,))), native.outputs)
     savedmodels.to_onnx(replace(ref, signature=fixed), str(tmp_path / "m.onnx"), StepOptions())
     check(network, tmp_path / "m.onnx", 2)
+
+
+class Assigned(tf.saved_model.experimental.TrackableResource):  # type: ignore[misc]
+    """Gives a variable its value when the model is loaded."""
+
+    def __init__(self, variable: Any) -> None:
+        super().__init__()
+        self.variable = variable
+
+    def _create_resource(self) -> Any:
+        return tf.constant(0)
+
+    def _initialize(self) -> None:
+        self.variable.assign(tf.ones((32, 32)) * 0.25)
+
+
+class Product(tf.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.kernel = tf.Variable(tf.ones((32, 32)), name=name)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 32), tf.float32, "x")])
+    def __call__(self, x: Any) -> dict[str, Any]:
+        return {"y": x @ self.kernel}
+
+
+@pytest.mark.parametrize(
+    ("name", "held"), [("kernel", 0.25), ("modelpack/fed_0", 1.0)], ids=["assigned", "named alike"]
+)
+def test_what_the_file_alone_does_not_tell_is_loaded(
+    name: str, held: float, tmp_path: Path
+) -> None:
+    network = Product(name)
+    if held != 1:
+        network.resource = Assigned(network.kernel)
+    tf.saved_model.save(network, str(tmp_path / "m"), signatures=network.__call__)
+    savedmodels.to_onnx(
+        locate(Request(str(tmp_path / "m"))), str(tmp_path / "m.onnx"), StepOptions()
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    x = feed(3)["x"]
+    (found,) = session.run(None, {"x": x})
+    np.testing.assert_allclose(found, x @ np.full((32, 32), held, np.float32), RTOL, ATOL)
+
+
+@pytest.mark.parametrize(
+    "other", [tf.zeros((32, 16)), tf.zeros((32, 32), tf.float64)], ids=["shape", "dtype"]
+)
+def test_variables_of_another_model_are_refused(
+    saved: tuple[Network, ModelRef], other: Any, tmp_path: Path
+) -> None:
+    network, ref = saved
+    kept = shutil.copytree(ref.location, tmp_path / "m")
+    module = tf.Module()
+    for name, variable in vars(network).items():
+        if isinstance(variable, tf.Variable):
+            setattr(module, name, variable)
+    module.kernel = tf.Variable(other)
+    tf.saved_model.save(module, str(tmp_path / "other"))
+    shutil.rmtree(kept / "variables")
+    shutil.copytree(tmp_path / "other" / "variables", kept / "variables")
+    with pytest.raises(InputError):
+        savedmodels.to_onnx(locate(Request(str(kept))), str(tmp_path / "m.onnx"), StepOptions())
 
 
 def test_what_the_file_says_is_what_tensorflow_loads(saved: tuple[Network, ModelRef]) -> None:

@@ -143,13 +143,13 @@ def test_variables_become_weights(resource: bool, tmp_path: Path) -> None:
     assert describe(located(path)).parameters == large.size
 
 
-@pytest.mark.parametrize("reads", [False, True])
-def test_references_that_change_are_refused_where_answers_need_them(
-    reads: bool, tmp_path: Path
+@pytest.mark.parametrize(("reads", "resource"), [(False, False), (False, True), (True, False)])
+def test_variables_that_change_are_refused_where_answers_need_them(
+    reads: bool, resource: bool, tmp_path: Path
 ) -> None:
     def build() -> tuple[dict[str, Any], dict[str, Any]]:
         x = v1.placeholder(tf.float32, (None, 5), name="x")
-        calls = v1.get_variable("calls", initializer=1.0, use_resource=False)
+        calls = v1.get_variable("calls", initializer=1.0, use_resource=resource)
         with tf.control_dependencies([v1.assign_add(calls, 1.0)]):
             y = tf.matmul(x, weights(resource=False))
             return {"x": x}, {"y": y * calls if reads else tf.identity(y)}

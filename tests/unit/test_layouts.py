@@ -239,6 +239,27 @@ def test_triton_is_told_which_signature_of_a_savedmodel_it_serves(package: Packa
         assert config.parameters["TF_SIGNATURE_DEF"].string_value == told
 
 
+def test_one_of_several_signatures_is_served_by_its_name(package: Package) -> None:
+    (saved,) = (item for item in package.manifest.artifacts if item.format == "savedmodel")
+    further = dataclasses.replace(SIGNATURE, name="decode")
+    several = dataclasses.replace(
+        package.manifest,
+        signatures=(SIGNATURE, further),
+        artifacts=(saved, dataclasses.replace(saved, signature="decode")),
+    )
+    package = dataclasses.replace(package, manifest=several)
+    for artifact, served in (
+        ("", SIGNATURE.name),
+        (saved.path, SIGNATURE.name),
+        (f"{saved.path}:decode", "decode"),
+    ):
+        chosen = choose(package, ("savedmodel",), LayoutOptions(artifact=artifact))
+        assert chosen.signature == served
+    with pytest.raises(PackagingError) as caught:
+        choose(package, ("savedmodel",), LayoutOptions(artifact="decode"))
+    assert f"{saved.path}:decode" in caught.value.hint
+
+
 def test_triton_gets_the_dims_that_an_artifact_fixed(package: Package) -> None:
     item = dataclasses.replace(package.manifest.artifacts[1], fixed_dims={"batch": 1})
     fixed = dataclasses.replace(
