@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05
 _LOG_TAIL = 8000  # characters of a worker's log that an error carries
+# How the dump of a crash begins, as `faulthandler` writes it.
+_STACK_DUMP = "Fatal Python error"
 _DEFAULT_TIMEOUT = 3600.0
 _DEFAULT_MEMORY_SHARE = 0.95
 
@@ -238,7 +240,11 @@ class _Worker:
         """The end of what the worker has printed since the current job began."""
         with self._log.open("rb") as stream:
             stream.seek(self._log_start)
-            return stream.read().decode(errors="replace")[-_LOG_TAIL:].strip()
+            text = stream.read().decode(errors="replace")
+        dump = text.rfind(_STACK_DUMP)
+        if dump >= 0:  # the line that crashed comes first in it
+            text = text[: dump + _LOG_TAIL // 2]
+        return text[-_LOG_TAIL:].strip()
 
     def kill(self) -> None:
         """End the process and its children at once."""

@@ -150,6 +150,14 @@ def test_plain_forms_answer_what_the_ops_do(tmp_path: Path) -> None:
     check(tmp_path, Forms(), normal(2, 6, 5))
 
 
+def test_uneven_means_are_no_sum_of_gathers(tmp_path: Path) -> None:
+    means = Call(lambda x: functional.adaptive_avg_pool2d(x, (4, 3)))
+
+    model = check(tmp_path, means, normal(2, 6, 5))
+
+    assert "Gather" not in {node.op_type for node in model.graph.node}
+
+
 def test_pooling_to_places_stays_what_it_is() -> None:
     pool = Call(lambda x: functional.adaptive_max_pool2d(x, (4, 3), return_indices=True))
     program = exported(pool, normal(2, 6, 5))

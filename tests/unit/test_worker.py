@@ -68,6 +68,12 @@ def aborted() -> None:
     os.abort()
 
 
+def deep() -> None:
+    def deeper_and_deeper_until_the_stack_is_long(further: int) -> None:
+        deeper_and_deeper_until_the_stack_is_long(further - 1) if further else os.abort()
+    deeper_and_deeper_until_the_stack_is_long(200)
+
+
 def left() -> None:
     os._exit(7)
 
@@ -385,6 +391,7 @@ def test_arguments_that_do_not_fit_the_annotations_are_an_error(pool: WorkerPool
     [
         ("killed", "the worker was killed by SIGKILL", "before the end"),
         ("aborted", "the worker was killed by SIGABRT", "assertion failed in C"),
+        ("deep", "the worker was killed by SIGABRT", "Fatal Python error: Aborted"),
         ("left", "the worker exited with status 7", ""),
     ],
 )
