@@ -144,6 +144,29 @@ def _padding_mask(input_ids: torch.Tensor, padding_idx: int = 1) -> torch.Tensor
     return input_ids.eq(padding_idx)
 
 
+def _with_classifier(layer: Any) -> None:
+    """Cast NLLB-MoE's router, which cannot be while a graph is made: its first call has done so."""
+    if layer.classifier.weight.dtype != layer.dtype:
+        type(layer)._cast_classifier(layer)
+
+
+def _weighed_experts(
+    layer: Any, hidden_states: torch.Tensor, router_mask: torch.Tensor, router_probs: torch.Tensor
+) -> torch.Tensor:
+    """NLLB-MoE's experts, each for all tokens, weighed by 0 where it is not asked.
+
+    The library's form looks up which experts are asked, and for which tokens. To it, the values
+    of the mask are what says the expert.
+    """
+    made = torch.zeros_like(hidden_states)
+    for index in range(layer.num_experts):
+        weight = (router_probs * (router_mask == index)).sum(-1, keepdim=True)
+        answer = layer[f"expert_{index}"](hidden_states)
+        scaled = answer * weight * (1 - layer.moe_token_dropout)
+        made = made + scaled.to(made.dtype)
+    return made
+
+
 # Class, method and form; the class by its name, for the library need not be there.
 _FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "transformers.models.reformer.modeling_reformer.AxialPositionEmbeddings": {
@@ -165,6 +188,10 @@ _FORMS: dict[str, dict[str, Callable[..., Any]]] = {
         "forward": _turns
     },
     "transformers.models.llama4.modeling_llama4.Llama4TextRotaryEmbedding": {"forward": _turns},
+    "transformers.models.nllb_moe.modeling_nllb_moe.NllbMoeTop2Router": {
+        "_cast_classifier": _with_classifier
+    },
+    "transformers.models.nllb_moe.modeling_nllb_moe.NllbMoeExperts": {"forward": _weighed_experts},
 }
 
 # Module, function and form.

@@ -103,3 +103,38 @@ def test_a_mask_of_padding_does_not_depend_on_there_being_any(
 
     for tokens in (feed[0], torch.tensor([[3, 4], [6, 5]])):
         assert torch.equal(program.module()(tokens), net(tokens))
+
+
+class NllbMoeExperts(torch.nn.ModuleDict):
+    """Each expert for the tokens that ask it, as transformers looks them up."""
+
+    __module__ = "transformers.models.nllb_moe.modeling_nllb_moe"
+
+    def __init__(self) -> None:
+        super().__init__({f"expert_{index}": torch.nn.Linear(4, 4) for index in range(3)})
+        self.num_experts, self.moe_token_dropout = 3, 0.2
+        self.token_dropout = torch.nn.Dropout(0.2)
+
+    def forward(
+        self, hidden_states: torch.Tensor, router_mask: torch.Tensor, router_probs: torch.Tensor
+    ) -> torch.Tensor:
+        made = torch.zeros_like(hidden_states)
+        masks = torch.nn.functional.one_hot(router_mask, num_classes=3).permute(2, 1, 0)
+        for index in torch.greater(masks.sum(dim=(-1, -2)), 0).nonzero():
+            at, token = torch.where(masks[index].squeeze(0))
+            answer = self[f"expert_{index[0]}"](hidden_states[token])
+            made.index_add_(0, token, answer * router_probs[token, at, None] * 0.8)
+        return made
+
+
+def test_experts_are_the_same_for_all_tokens_at_once() -> None:
+    torch.manual_seed(0)
+    layer = NllbMoeExperts().eval()
+    feed = torch.randn(6, 4), torch.randint(0, 3, (6, 3)), torch.rand(6, 3)
+
+    with torch.no_grad():
+        want = layer(*feed)
+        with transformers_forms(layer):
+            program = torch.export.export(layer, feed)
+
+    torch.testing.assert_close(program.module()(*feed), want, rtol=1e-5, atol=1e-6)
