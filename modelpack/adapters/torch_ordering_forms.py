@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,11 @@ import torch
 def sort(values: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
     """`torch.sort`, whose equal values keep their order in ONNX in any case."""
     return torch.sort(values, dim, descending)
+
+
+def places_in_order(values: Any, *, stable: bool, dim: int = -1, descending: bool = False) -> Any:
+    """`torch.argsort`, as `sort`."""
+    return sort(values, stable, dim, descending)[1]
 
 
 def kth_value(values: Any, k: Any, dim: int = -1, keepdim: bool = False) -> tuple[Any, ...]:
@@ -26,8 +32,9 @@ def kth_value(values: Any, k: Any, dim: int = -1, keepdim: bool = False) -> tupl
 
 def median(values: Any, dim: int, keepdim: bool = False) -> tuple[Any, ...]:
     """`torch.median` along an axis: the lower one of two in the middle; NaN where there is one."""
-    found, places = kth_value(values, (values.shape[dim] + 1) // 2, dim, keepdim)
-    if not values.dtype.is_floating_point:
+    middle = (values.shape[dim] + 1) // 2 if values.dim() else 1
+    found, places = kth_value(values, middle, dim, keepdim)
+    if not values.dtype.is_floating_point or not values.dim():
         return found, places
     unknown = values.isnan()
     first = unknown.to(torch.int64).argmax(dim, keepdim)
@@ -43,7 +50,7 @@ def median_of_all(values: Any) -> Any:
 def running_max(values: Any, dim: int) -> tuple[Any, Any]:
     """`torch.cummax`: the largest value up to each place, and the last place that it is at.
 
-    Takes memory for the square of the axis.
+    A value that is NaN is the largest, and the smallest. Takes memory for the square of the axis.
     """
     return _running(values, dim, torch.amax, _lowest(values.dtype))
 
@@ -68,6 +75,11 @@ def _running(values: Any, dim: int, reduce: Any, unseen: float) -> tuple[Any, An
     later = _later(moved)
     best = reduce(moved.unsqueeze(-2).masked_fill(later, unseen), -1)
     is_best = (moved.unsqueeze(-2) == best.unsqueeze(-1)) & later.logical_not()
+    if values.dtype.is_floating_point:
+        unknown = moved.isnan().unsqueeze(-2) & later.logical_not()
+        is_unknown = unknown.any(-1)
+        is_best = (is_best & is_unknown.logical_not().unsqueeze(-1)) | unknown
+        best = best.masked_fill(is_unknown, float("nan"))
     places = torch.arange(moved.shape[-1])
     last = torch.where(is_best, places, -1).amax(-1)
     return best.movedim(-1, dim), last.movedim(-1, dim)
@@ -102,28 +114,35 @@ def search(
     if sorter is not None:
         ordered = ordered.gather(-1, sorter)
     row, one = ordered.unsqueeze(-2) if ordered.dim() > 1 else ordered, values.unsqueeze(-1)
-    below = row <= one if right or side == "right" else row < one
-    return below.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+    # Asked so that NaN comes after all.
+    beyond = row > one if right or side == "right" else row >= one
+    return beyond.logical_not().sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
 def is_in(elements: Any, tests: Any, assume_unique: bool = False, invert: bool = False) -> Any:
     """`torch.isin`, by comparing all with all."""
-    found = (elements.unsqueeze(-1) == tests.flatten()).any(-1)
+    # ONNX Runtime leaves out no axis that is empty: there is always something on it.
+    nothing = torch.zeros_like(elements, dtype=torch.bool).unsqueeze(-1)
+    found = torch.cat([nothing, elements.unsqueeze(-1) == tests.flatten()], -1).any(-1)
     return found.logical_not() if invert else found
 
 
 def largest_known(one: Any, other: Any) -> Any:
     """`torch.fmax`: NaN only where both are."""
-    return torch.where(
-        one.isnan(), other, torch.where(other.isnan(), one, torch.maximum(one, other))
-    )
+    return _known(one, other, torch.maximum)
 
 
 def smallest_known(one: Any, other: Any) -> Any:
     """`torch.fmin`: NaN only where both are."""
-    return torch.where(
-        one.isnan(), other, torch.where(other.isnan(), one, torch.minimum(one, other))
-    )
+    return _known(one, other, torch.minimum)
+
+
+def _known(one: Any, other: Any, chosen: Callable[[Any, Any], Any]) -> Any:
+    dtype = torch.result_type(one, other)
+    if not dtype.is_floating_point:
+        return chosen(one, other)
+    one, other = one.to(dtype), other.to(dtype)
+    return torch.where(one.isnan(), other, torch.where(other.isnan(), one, chosen(one, other)))
 
 
 def scattered_mean(

@@ -126,6 +126,11 @@ def _numbers(node: Node) -> tuple[Any, ...] | None:
     return None if _dtype(node.args[0]) is torch.bool else node.args
 
 
+def _fractions(node: Node) -> tuple[Any, ...] | None:
+    """Of what ONNX Runtime does not compute in whole numbers: a product overflows otherwise."""
+    return node.args if _dtype(node).is_floating_point else None
+
+
 def _whole(node: Node) -> tuple[Any, ...] | None:
     return None if _dtype(node).is_floating_point else node.args
 
@@ -141,7 +146,7 @@ def _converted(node: Node) -> tuple[Any, ...] | None:
 
 def _conditions(node: Node) -> tuple[Any, ...] | None:
     """Of what makes conditions of conditions, a sum or a choice."""
-    return node.args if _dtype(node) is torch.bool else None
+    return node.args if _dtype(node) is torch.bool and not node.kwargs else None
 
 
 def _mixed(node: Node) -> tuple[Any, ...] | None:
@@ -229,13 +234,14 @@ _RULES: dict[Any, _Rule] = {
     _aten.adaptive_avg_pool1d.default: (pooling.adaptive_mean, _uneven),
     _aten.adaptive_avg_pool2d.default: (pooling.adaptive_mean, _uneven),
     _aten.adaptive_avg_pool3d.default: (pooling.adaptive_mean, _as_given),
-    _aten.sort.stable: (ordering.sort, _as_given),
+    _aten.sort.stable: (ordering.sort, _numbers),
+    _aten.argsort.stable: (ordering.places_in_order, _numbers),
     _aten.kthvalue.default: (ordering.kth_value, _as_given),
     _aten.median.dim: (ordering.median, _as_given),
     _aten.median.default: (ordering.median_of_all, _as_given),
     _aten.cummax.default: (ordering.running_max, _numbers),
     _aten.cummin.default: (ordering.running_min, _numbers),
-    _aten.cumprod.default: (ordering.running_product, _as_given),
+    _aten.cumprod.default: (ordering.running_product, _fractions),
     _aten.searchsorted.Tensor: (ordering.search, _as_given),
     _aten.isin.Tensor_Tensor: (ordering.is_in, _as_given),
     _aten.fmax.default: (ordering.largest_known, _as_given),

@@ -12,10 +12,11 @@ from torch.nn import functional
 
 from modelpack.adapters.torch import to_onnx
 from modelpack.adapters.torch_loading import load
+from modelpack.adapters.torch_plain import plain
 from modelpack.artifact import Encoding, ModelRef
 from modelpack.steps import StepOptions
 
-from .test_plain import Call, check, module, normal
+from .test_plain import Call, check, exported, module, normal
 
 
 def ordered(x: torch.Tensor) -> list[torch.Tensor]:
@@ -31,11 +32,22 @@ def ordered(x: torch.Tensor) -> list[torch.Tensor]:
     found += [torch.searchsorted(rows[0, 0, 0], steps, out_int32=True)]
     found += [torch.isin(steps, torch.tensor([1.0, -2.0]), invert=True)]
     found += [torch.fmax(unknown, x - 1), torch.fmin(x - 1, unknown)]
+    found += [*unknown.cummax(2), *unknown.cummin(-1), x.sum().median(0).values]
+    found += [torch.searchsorted(rows[0, 0, 0], unknown), torch.isin(steps, torch.zeros(0))]
+    found += [torch.argsort(steps, dim=2, stable=True), torch.fmax(steps.long(), x.long() - 1)]
     return found
 
 
 def test_orders(tmp_path: Path) -> None:
     check(tmp_path, Call(ordered), normal(2, 6, 5))
+
+
+def test_what_onnx_runtime_computes_otherwise_stays() -> None:
+    def whole(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return x.long().cumprod(-1), (x > 0).sort(-1, stable=True).values
+
+    program = exported(Call(whole), normal(5))
+    assert plain(program) is program
 
 
 def scattered(x: torch.Tensor) -> list[torch.Tensor]:
