@@ -44,7 +44,7 @@ def test_orders(tmp_path: Path) -> None:
 
 def test_what_onnx_runtime_computes_otherwise_stays() -> None:
     def whole(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return x.long().cumprod(-1), (x > 0).sort(-1, stable=True).values
+        return x.long().cumprod(-1), (x > 0).sort(dim=-1, stable=True).values
 
     program = exported(Call(whole), normal(5))
     assert plain(program) is program
