@@ -175,7 +175,7 @@ def chosen_name(ref: ModelRef) -> str:
         InputError: there is none, or none of the name that the user gave.
     """
     names = sorted(definitions(ref))
-    every = ref.signature_name == EVERY_SIGNATURE
+    every = ref.signature_name == EVERY_SIGNATURE and EVERY_SIGNATURE not in names
     wanted = DEFAULT_SIGNATURE if every else ref.signature_name or DEFAULT_SIGNATURE
     if wanted in names:
         return wanted
