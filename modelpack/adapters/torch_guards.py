@@ -7,7 +7,7 @@ leaves assertions out: at sizes on the other side the artifact would answer wron
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from modelpack.adapters.torch_programs import writable
 # Sizes that are looked through for one at which an assertion does not hold.
 _SIZES = range(1, 129)
 _LARGEST = 1 << 16
+
+# Lines that an error names, where any of them may be what fixes a size.
+_MOST_PLACES = 3
 
 
 @contextlib.contextmanager
@@ -44,23 +47,29 @@ class Places:
 
     def __init__(self) -> None:
         self._sizes: dict[int, str] = {}
-        self._others: set[str] = set()
+        self._computed: dict[int, list[str]] = {}
 
-    def note(self, guard: Any) -> None:
-        """Note a guard that PyTorch adds here and now, if it says what a size is."""
+    def note(self, guard: Any, examples: Mapping[Any, Any]) -> None:
+        """Note a guard that PyTorch adds here and now, if it says what a size is.
+
+        Args:
+            guard: the condition.
+            examples: the sizes that are traced with, by symbol.
+        """
         number: Any = getattr(guard, "rhs", None)
         if type(guard).__name__ != "Equality" or not getattr(number, "is_Integer", False):
             return
         place = place_here()
         if guard.lhs.is_Symbol:
             self._sizes.setdefault(int(number), place)
-        else:
-            self._others.add(place)
+            return
+        for symbol in guard.lhs.free_symbols & examples.keys():
+            found = self._computed.setdefault(int(examples[symbol]), [])
+            found += [place] if place and place not in found else []
 
     def of(self, size: int) -> str:
-        """The line that makes a constant of a size, by the example's; or nothing."""
-        only = next(iter(self._others)) if len(self._others) == 1 else ""
-        return self._sizes.get(size, only)
+        """The lines that make a constant of a size, by the example's; or nothing."""
+        return self._sizes.get(size) or " or".join(self._computed.get(size, [])[:_MOST_PLACES])
 
 
 @contextlib.contextmanager
@@ -70,7 +79,7 @@ def places() -> Iterator[Places]:
     found = Places()
 
     def watched(env: Any, prefix: str, guard: Any, *args: Any, **options: Any) -> None:
-        found.note(guard)
+        found.note(guard, env.backed_var_to_val)
         original(env, prefix, guard, *args, **options)
 
     ShapeEnv._log_guard = watched
