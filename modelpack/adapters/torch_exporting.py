@@ -25,6 +25,7 @@ from modelpack.adapters.torch_fast_path import fast_path_notes
 from modelpack.adapters.torch_forms import traceable
 from modelpack.adapters.torch_known import known_numbers, whole_numbers
 from modelpack.adapters.torch_loading import Model, load
+from modelpack.adapters.torch_plain import any_sizes
 from modelpack.adapters.torch_precision import in_float32, refuse_bfloat16
 from modelpack.adapters.torch_programs import writable
 from modelpack.adapters.torch_recurrent import export_recurrent, is_recurrent
@@ -137,7 +138,8 @@ def _export(source: ModelRef, signature: Signature, options: StepOptions) -> Any
         "custom_translation_table": translations(),
     }
     if isinstance(model, ExportedProgram):
-        return torch.onnx.export(writable(model), **names)
+        with any_sizes():
+            return torch.onnx.export(writable(model), **names)
     dims = {name: Dim(name) for name in signature.dynamic_dims}
     ranges = native(source)[1]
     flat = SizedModel(exportable(model), signature.inputs).eval()

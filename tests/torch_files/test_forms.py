@@ -218,3 +218,17 @@ def test_attention_to_windows_and_global_tokens_is_the_same_by_masks() -> None:
 
     torch.testing.assert_close(made, want, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(program.module()(*feed)[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_saved_program_keeps_its_dimensions_open(tmp_path: Path) -> None:
+    ref = reference(tmp_path, "Parts")
+    save_program(load(ref), ref.inputs, tmp_path / "net.pt2")
+    saved = ModelRef("torch", Encoding.TORCH_EXPORT, str(tmp_path / "net.pt2"))
+
+    to_onnx(saved, str(tmp_path / "net.onnx"), StepOptions())
+
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    x, y = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    want = load(ref)(torch.from_numpy(x), torch.from_numpy(y)).numpy()
+    got = session.run(None, {"tensors_0": x, "tensors_1": y})[0]
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
