@@ -33,12 +33,14 @@ def write(
 
     Raises:
         UnsupportedOpsError: ops have no ONNX form; the message lists every one.
-        ConversionError: the opset cannot be written, or the conversion failed.
+        ConversionError: the opset cannot be written, an output is called as an input is, or the
+            conversion failed.
         ContractError: a tensor of the signature was lost, or has another dtype.
     """
     opset = chosen_opset(options)
-    made = _frozen(unfrozen)
     names = [spec.name for spec in (*signature.inputs, *signature.outputs)]
+    _refuse_repeated(names)
+    made = _frozen(unfrozen)
     settings = {
         "opset": opset,
         "input_names": [*made.inputs, *made.weights],
@@ -50,6 +52,15 @@ def write(
     _finish(model, signature, options.name, made.weights)
     onnx_graph.save(model, target)
     return StepResult(tools=versions("tf2onnx", "tensorflow-cpu", "onnx"), options={"opset": opset})
+
+
+def _refuse_repeated(names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConversionError(
+            f"'{repeated[0]}' is an input and an output, and in ONNX a name is one tensor",
+            hint="give the outputs other names with --output",
+        )
 
 
 def chosen_opset(options: StepOptions) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from modelpack.adapters import tensorflow as savedmodels
 from modelpack.artifact import ModelRef
-from modelpack.errors import InputError
+from modelpack.errors import ConversionError, InputError
 from modelpack.signature import Signature
 from modelpack.sources import Request, locate
 from modelpack.steps import StepOptions
@@ -146,6 +146,16 @@ def test_what_the_file_alone_does_not_tell_is_loaded(
     x = feed(3)["x"]
     (found,) = session.run(None, {"x": x})
     np.testing.assert_allclose(found, x @ np.full((32, 32), held, np.float32), RTOL, ATOL)
+
+
+def test_an_output_that_is_called_as_an_input_is_refused_by_name(
+    saved: tuple[Network, ModelRef], tmp_path: Path
+) -> None:
+    native = savedmodels.describe(saved[1]).signature
+    outputs = (replace(native.outputs[0], name="row"), *native.outputs[1:])
+    ref = replace(saved[1], signature=replace(native, outputs=outputs))
+    with pytest.raises(ConversionError, match="'row' is an input and an output"):
+        savedmodels.to_onnx(ref, str(tmp_path / "m.onnx"), StepOptions())
 
 
 @pytest.mark.parametrize(
