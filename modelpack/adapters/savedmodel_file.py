@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -283,14 +283,22 @@ def bindings(definition: Any, native: Signature, signature: Signature) -> dict[s
         native: the signature in its own names.
         signature: in those of the user.
     """
-    found = {}
-    for given, own, tensors in (
-        (signature.inputs, native.inputs, definition.inputs),
-        (signature.outputs, native.outputs, definition.outputs),
-    ):
-        for name, own_name in sorted(bound_names(given, own).items()):
-            found[name] = tensors[own_name].name
-    return found
+    inputs = tensors_of(signature.inputs, native.inputs, definition.inputs)
+    outputs = tensors_of(signature.outputs, native.outputs, definition.outputs)
+    return dict(sorted(inputs.items())) | dict(sorted(outputs.items()))
+
+
+def tensors_of(
+    specs: tuple[TensorSpec, ...], native: tuple[TensorSpec, ...], infos: Mapping[str, Any]
+) -> dict[str, str]:
+    """Which tensor of the graph each of these inputs or outputs is, by name.
+
+    Args:
+        specs: in the user's names.
+        native: in the file's own names.
+        infos: the ``TensorInfo`` of each, by the file's own names.
+    """
+    return {name: infos[own].name for name, own in bound_names(specs, native).items()}
 
 
 def _serving_nodes(meta: Any) -> list[Any]:

@@ -22,6 +22,7 @@ from modelpack.adapters.savedmodel_file import (
 )
 from modelpack.adapters.tensorflow_alone import tf
 from modelpack.adapters.tensorflow_freezing import Unfrozen, rename
+from modelpack.adapters.tensorflow_v1 import is_old
 from modelpack.errors import InputError, first_line
 from modelpack.signature import TensorSpec
 
@@ -74,8 +75,7 @@ def stored(meta: Any, reader: Any, inputs: Ends, outputs: Ends) -> Unfrozen | No
     """
     around = upstream(meta, [*inputs.tensors, *outputs.tensors])
     is_plain = all(node.op in _AROUND and not node.name.startswith(_PREFIX) for node in around)
-    is_old = not meta.HasField("object_graph_def")
-    if is_old or not is_plain or meta.asset_file_def or _is_initialized(meta):
+    if is_old(meta) or not is_plain or meta.asset_file_def or _is_initialized(meta):
         return None
     handles = [node for node in around if node.op == "VarHandleOp"]
     variables = _variables(reader, _keys(meta), handles) if handles else {}

@@ -14,7 +14,7 @@ from modelpack.steps import Range
 
 
 def ranges(model: Any, function: Any, meta: Any, signature: Signature) -> dict[str, Range]:
-    """Texts for each input of text, if the signature looks into tables of texts.
+    """Texts for each input of text, of which there are some, if it looks into tables of texts.
 
     Args:
         model: what ``tf.saved_model.load`` gives.
@@ -23,8 +23,6 @@ def ranges(model: Any, function: Any, meta: Any, signature: Signature) -> dict[s
         signature: names the inputs.
     """
     names = [spec.name for spec in signature.inputs if spec.dtype is DType.STRING]
-    if not names:
-        return {}
     is_old = tensorflow_v1.is_old(meta)
     tables = tensorflow_v1.keys(model, function) if is_old else _captured(function)
     words = [word for keys in tables for word in _texts(keys)]

@@ -28,6 +28,7 @@ from modelpack.adapters.savedmodel_file import (
     scan,
     signature_of,
     stamp,
+    tensors_of,
     weights,
 )
 from modelpack.adapters.tensorflow_alone import tf
@@ -208,8 +209,8 @@ def _stored(source: ModelRef, signature: Signature) -> Unfrozen | None:
     native, definition = native_signature(source)
 
     def ends(specs: tuple[TensorSpec, ...], own: tuple[TensorSpec, ...], infos: Any) -> Ends:
-        names = bound_names(specs, own)
-        return Ends(specs, [infos[names[spec.name]].name for spec in specs])
+        tensors = tensors_of(specs, own, infos)
+        return Ends(specs, [tensors[spec.name] for spec in specs])
 
     return stored(
         meta_graph(source),
